@@ -1,0 +1,63 @@
+# Every target does its own set-up; it needs python3, make and a C++ compiler, and pip's access to PyPI.
+#   demo   install the package with its run-time dependencies only (no torch, no CUDA), run `earmark demo`
+#   test   development environment in .venv, package installed in place, all tests
+#   lint   ruff, mypy, clang-format
+#   bench  latency against other engines, in an environment of its own
+#   wheel  a wheel in dist/
+
+PYTHON ?= python3
+
+CPP_SOURCES := $(shell find csrc plugins -type f 2>/dev/null)
+PYTHON_SOURCES := $(shell find python -type f -not -path '*/__pycache__/*')
+BUILD_FILES := CMakeLists.txt pyproject.toml README.md LICENSE
+# The emulated instruction set of the test build is in tests/.
+TEST_CPP_SOURCES := $(shell find tests -name '*.h' -o -name '*.inl' -o -name '*.cc')
+FORMATTED := $(filter %.h %.inl %.cc %.cu %.cuh,$(CPP_SOURCES) $(TEST_CPP_SOURCES))
+
+.PHONY: demo test lint bench wheel
+
+demo: .venv-demo/.installed
+	.venv-demo/bin/earmark demo
+
+test: .venv/.installed
+	.venv/bin/pytest
+
+lint: .venv/.installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	$(if $(FORMATTED),.venv/bin/clang-format --dry-run -Werror $(FORMATTED))
+
+bench: .venv-bench/.installed
+	.venv-bench/bin/python benchmarks/bench_ecapa.py
+
+wheel: .venv-demo/.created
+	.venv-demo/bin/pip wheel -q --no-deps -w dist .
+
+# A target's stamp is newer than what it was made from, so that a second run starts at once.
+%/.created:
+	$(PYTHON) -m venv $*
+	$*/bin/pip install -q --upgrade pip
+	touch $@
+
+.venv-demo/.installed: .venv-demo/.created $(CPP_SOURCES) $(PYTHON_SOURCES) $(BUILD_FILES)
+	.venv-demo/bin/pip install -q .
+	touch $@
+
+.venv/.dependencies: .venv/.created requirements-dev.txt requirements-speechbrain.txt
+	.venv/bin/pip install -q -r requirements-dev.txt
+	.venv/bin/pip install -q --no-deps -r requirements-speechbrain.txt
+	touch $@
+
+# Editable: Python sources are used from the tree, only a change in C++ needs a new build. pip would warn that
+# speechbrain lacks torchaudio, which is on purpose.
+.venv/.installed: .venv/.dependencies $(CPP_SOURCES) $(TEST_CPP_SOURCES) CMakeLists.txt pyproject.toml
+	.venv/bin/pip install -q --no-build-isolation --no-warn-conflicts -C build-dir=build/test \
+		-C cmake.define.EARMARK_EMULATED_ISA=ON -e '.[test,torch]'
+	touch $@
+
+.venv-bench/.installed: .venv-bench/.created benchmarks/requirements.txt \
+		$(CPP_SOURCES) $(PYTHON_SOURCES) $(BUILD_FILES)
+	.venv-bench/bin/pip install -q -r benchmarks/requirements.txt
+	.venv-bench/bin/pip install -q '.[torch]'
+	touch $@

@@ -1,0 +1,128 @@
+"""The engines: how each one loads the network and computes an embedding.
+
+A loader runs in a worker process, sets the thread count explicitly and gives the engine its
+documented best: fixed shapes, all graph optimisations, and its own defaults elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
+
+from _models import NNCF_VARIANTS, QDQ_VARIANTS, Shape, load_network, timed_features
+from _timing import Array, Session
+
+Loader: TypeAlias = Callable[[Path, Shape, int], Session]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An entry of the table.
+
+    Attributes:
+        packages: what must be importable for the engine, beside torch, which prepares the files.
+        load: from the models' folder, the shape and the number of threads to a session.
+    """
+
+    packages: tuple[str, ...]
+    load: Loader
+
+    def missing(self) -> list[str]:
+        """The packages that are not installed."""
+        return [package for package in self.packages if find_spec(package) is None]
+
+
+def _torch_session(models: Path, shape: Shape, threads: int, *, compiled: bool) -> Session:
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(models / f"inductor-{threads}")
+    import torch
+
+    torch.set_num_threads(threads)
+    network = load_network(models, shape.channels)
+    features = torch.from_numpy(timed_features(shape))
+    if compiled:
+        import torch._inductor.config
+
+        torch._inductor.config.freezing = True  # weights become constants, packed once
+        network.compile(dynamic=False)
+
+    def run() -> Array:
+        with torch.no_grad():
+            embedding: Array = network(features).numpy()
+        return embedding
+
+    details: dict[str, str | int] = {
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+    return Session(run, details)
+
+
+def _onnxruntime_session(models: Path, shape: Shape, threads: int, *, file: str) -> Session:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    session = onnxruntime.InferenceSession(
+        models / file, options, providers=["CPUExecutionProvider"]
+    )
+    inputs = {"features": timed_features(shape)}
+    return Session(lambda: session.run(None, inputs)[0], {"threads": threads})
+
+
+def _openvino_session(models: Path, shape: Shape, threads: int, *, file: str) -> Session:
+    import openvino
+
+    model = openvino.Core().compile_model(
+        models / file,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    )
+    request = model.create_infer_request()
+    features = timed_features(shape)
+    details: dict[str, str | int] = {"threads": model.get_property("INFERENCE_NUM_THREADS")}
+    return Session(lambda: request.infer([features], share_inputs=True)[0], details)
+
+
+def _earmark_session(models: Path, shape: Shape, threads: int) -> Session:
+    import earmark
+
+    model = earmark.load(models / "int8.earmark", threads=threads)
+    features = list(timed_features(shape))
+    info = model.info()
+    details: dict[str, str | int] = {"isa": info["isa"], "threads": info["threads"]}
+    return Session(lambda: model.embed_features(features), details)
+
+
+def _onnxruntime(file: str) -> Engine:
+    return Engine(("onnx", "onnxruntime"), partial(_onnxruntime_session, file=file))
+
+
+def _openvino(file: str, *packages: str) -> Engine:
+    load = partial(_openvino_session, file=file)
+    return Engine(("onnx", "onnxruntime", "openvino", *packages), load)
+
+
+ENGINES: dict[str, Engine] = {
+    "earmark-int8": Engine(("earmark",), _earmark_session),
+    "torch-fp32-eager": Engine((), partial(_torch_session, compiled=False)),
+    "torch-fp32-compile": Engine((), partial(_torch_session, compiled=True)),
+    "onnxruntime-fp32": _onnxruntime("fp32.onnx"),
+    **{f"onnxruntime-int8-{name}": _onnxruntime(f"{name}.onnx") for name in QDQ_VARIANTS},
+    "openvino-fp32": _openvino("fp32.onnx"),
+    "openvino-int8-u8s8": _openvino("u8s8.onnx"),
+    "openvino-int8-u8s8-conv-7bit": _openvino("u8s8-conv-7bit.onnx"),
+    **{f"openvino-int8-{name}": _openvino(f"{name}.xml", "nncf") for name in NNCF_VARIANTS},
+}
+"""Every engine by name: library, precision, and how it was quantized or compiled."""

@@ -1,0 +1,151 @@
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include "bindings/bind.h"
+#include "core/check.h"
+#include "engine/engine.h"
+
+namespace py = pybind11;
+using namespace earmark;
+
+namespace {
+
+std::string text(const py::dict& d, const char* key) {
+  return d.contains(key) && !d[key].is_none() ? d[key].cast<std::string>() : std::string();
+}
+
+int integer(const py::dict& d, const char* key, int fallback) {
+  return d.contains(key) ? d[key].cast<int>() : fallback;
+}
+
+DType dtype_of(const std::string& name, const std::string& tensor) {
+  EARMARK_CHECK(name == "s8" || name == "f32", "tensor '", tensor, "': unknown dtype '", name, "'");
+  return name == "s8" ? DType::kS8 : DType::kF32;
+}
+
+TensorDesc tensor_desc(const std::string& name, const py::dict& d) {
+  TensorDesc t;
+  t.name = name;
+  const std::string kind = text(d, "kind");
+  EARMARK_CHECK(kind == "frames" || kind == "vector", "tensor '", name, "': unknown kind '", kind, "'");
+  t.kind = kind == "frames" ? Kind::kFrames : Kind::kVector;
+  t.dtype = dtype_of(text(d, "dtype"), name);
+  t.channels = integer(d, "channels", 0);
+  t.width = integer(d, "width", 1);
+  t.zero_point = integer(d, "zero_point", 0);
+  t.of = text(d, "of");
+  t.offset = integer(d, "offset", 0);
+  t.over = text(d, "over");
+  return t;
+}
+
+// The op's attributes by type; `keep` holds the arrays until the engine has packed them.
+OpDesc op_desc(const py::dict& d, std::vector<py::array>& keep) {
+  OpDesc op;
+  op.op = text(d, "op");
+  op.name = text(d, "name");
+  op.in = text(d, "in");
+  op.out = text(d, "out");
+  op.residual = text(d, "residual");
+  op.gate = text(d, "gate");
+  op.bias = text(d, "bias");
+  op.values = text(d, "values");
+  for (const char* key : {"kernel", "stride", "dilation", "padding"}) {
+    if (d.contains(key)) op.integers[key] = d[key].cast<std::vector<int>>();
+  }
+  for (const char* key : {"relu", "std"}) {
+    if (d.contains(key)) op.integers[key] = {d[key].cast<bool>() ? 1 : 0};
+  }
+  for (const char* key : {"pad_mode", "activation", "softmax"}) {
+    const std::string word = text(d, key);
+    if (!word.empty()) op.words[key] = word;
+  }
+  if (d.contains("min_variance")) op.numbers["min_variance"] = d["min_variance"].cast<double>();
+  for (const auto& [role, value] : d["arrays"].cast<py::dict>()) {
+    const auto array = py::reinterpret_borrow<py::object>(value).cast<py::array>();
+    const bool is_float = py::isinstance<py::array_t<float>>(array);
+    EARMARK_CHECK(is_float || py::isinstance<py::array_t<int8_t>>(array), "op '", op.name, "': array '",
+                  role.cast<std::string>(), "' is neither float32 nor int8");
+    EARMARK_CHECK(array.flags() & py::array::c_style, "op '", op.name, "': array '", role.cast<std::string>(),
+                  "' is not contiguous");
+    ArrayView view;
+    view.data = array.data();
+    view.dtype = is_float ? DType::kF32 : DType::kS8;
+    view.shape.assign(array.shape(), array.shape() + array.ndim());
+    op.arrays[role.cast<std::string>()] = view;
+    keep.push_back(array);
+  }
+  return op;
+}
+
+std::unique_ptr<Engine> make_engine(const py::dict& tensors, const py::list& ops, const std::string& isa,
+                                    int threads) {
+  std::vector<TensorDesc> tensor_descs;
+  for (const auto& [name, desc] : tensors) {
+    tensor_descs.push_back(tensor_desc(name.cast<std::string>(), desc.cast<py::dict>()));
+  }
+  std::vector<py::array> keep;
+  std::vector<OpDesc> op_descs;
+  for (const auto& desc : ops) op_descs.push_back(op_desc(desc.cast<py::dict>(), keep));
+  const Isa chosen = isa.empty() ? default_isa() : find_isa(isa);
+  const py::gil_scoped_release unlocked;
+  return std::make_unique<Engine>(tensor_descs, op_descs, chosen, threads);
+}
+
+// An input of (length, channels), or (length, width, channels) where the plan's input is wider than 1.
+Recording recording_of(const Engine& engine, const py::array& array) {
+  const Tensor& in = engine.input();
+  const bool right_type = in.dtype == DType::kF32 ? py::isinstance<py::array_t<float>>(array)
+                                                  : py::isinstance<py::array_t<int8_t>>(array);
+  EARMARK_CHECK(right_type && (array.flags() & py::array::c_style), "features must be contiguous ",
+                in.dtype == DType::kF32 ? "float32" : "int8");
+  const bool flat = in.width == 1 && array.ndim() == 2 && array.shape(1) == in.channels;
+  const bool wide = array.ndim() == 3 && array.shape(1) == in.width && array.shape(2) == in.channels;
+  EARMARK_CHECK(flat || wide, "features must have shape (frames, ", in.channels, ")");
+  EARMARK_CHECK(array.shape(0) <= kMaxFrames, array.shape(0), " frames are too many");
+  return {array.data(), static_cast<int>(array.shape(0))};
+}
+
+py::array_t<float> run(const Engine& engine, const std::vector<py::array>& features) {
+  std::vector<Recording> recordings;
+  for (const py::array& f : features) recordings.push_back(recording_of(engine, f));
+  py::array_t<float> embeddings({static_cast<py::ssize_t>(features.size()),
+                                 static_cast<py::ssize_t>(engine.output().channels)});
+  float* out = embeddings.mutable_data();
+  const py::gil_scoped_release unlocked;
+  engine.run(recordings, out);
+  return embeddings;
+}
+
+py::tuple trace(const Engine& engine, const py::array& features) {
+  const Recording recording = recording_of(engine, features);
+  std::map<std::string, std::string> kernels;
+  std::map<std::string, TracedTensor> traced;
+  {
+    const py::gil_scoped_release unlocked;
+    traced = engine.trace(recording, &kernels);
+  }
+  py::dict tensors;
+  for (const auto& [name, t] : traced) {
+    const py::dtype dtype = t.dtype == DType::kF32 ? py::dtype::of<float>() : py::dtype::of<int8_t>();
+    py::array array(dtype, t.shape);
+    std::memcpy(array.mutable_data(), t.data.data(), t.data.size());
+    tensors[name.c_str()] = array;
+  }
+  return py::make_tuple(tensors, kernels);
+}
+
+}  // namespace
+
+void bind_engine(py::module_& m) {
+  py::class_<Engine>(m, "Engine", "Runs a plan; thread-safe. See docs/file-format.md.")
+      .def(py::init(&make_engine), py::arg("tensors"), py::arg("ops"), py::kw_only(), py::arg("isa") = "",
+           py::arg("threads") = 0)
+      .def_property_readonly("isa", [](const Engine& e) { return std::string(isa_name(e.isa())); })
+      .def_property_readonly("threads", &Engine::threads)
+      .def_property_readonly("min_length", &Engine::min_length)
+      .def("why_not", &Engine::why_not, py::arg("length"))
+      .def("arena_bytes", &Engine::arena_bytes, py::arg("length"))
+      .def("run", &run, py::arg("features"))
+      .def("trace", &trace, py::arg("features"));
+}

@@ -1,0 +1,8 @@
+// earmark._C: the engine and what it runs on. One bind_<topic>.cc a topic.
+#include "bindings/bind.h"
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Compiled kernels and engine of earmark.";
+  bind_runtime(m);
+  bind_engine(m);
+}

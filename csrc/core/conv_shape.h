@@ -1,0 +1,51 @@
+// Geometry of a convolution over (time, width); 1-D networks have width 1. Dilation counts from 1.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/check.h"
+
+namespace earmark {
+
+enum class PadMode { kZero, kReflect };
+
+struct Axis {
+  int kernel = 1;
+  int stride = 1;
+  int dilation = 1;
+  int padding = 0;
+
+  int reach() const { return dilation * (kernel - 1); }
+  int size_out(int size_in) const { return (size_in + 2 * padding - reach() - 1) / stride + 1; }
+};
+
+struct ConvShape {
+  Axis time;
+  Axis width;
+  PadMode pad_mode = PadMode::kZero;
+  int c_in = 0;
+  int c_out = 0;
+
+  int taps() const { return time.kernel * width.kernel; }
+
+  // Output size along one axis; refuses inputs that the padding rule does not allow.
+  int size_out(const Axis& axis, int size_in, const char* name) const {
+    EARMARK_CHECK(pad_mode == PadMode::kZero || size_in > axis.padding, "reflect padding of ",
+                  axis.padding, " needs more than ", axis.padding, " ", name, ", got ", size_in);
+    EARMARK_CHECK(size_in + 2 * axis.padding > axis.reach(), "a kernel that spans ",
+                  axis.reach() + 1, " ", name, " does not fit ", size_in, " with padding ",
+                  axis.padding);
+    return axis.size_out(size_in);
+  }
+
+  // Input position of output `out` and tap `k`, or -1 for zero padding.
+  int source(const Axis& axis, int out, int k, int size_in) const {
+    const int position = out * axis.stride + k * axis.dilation - axis.padding;
+    if (position >= 0 && position < size_in) return position;
+    if (pad_mode == PadMode::kZero) return -1;
+    return position < 0 ? -position : 2 * (size_in - 1) - position;
+  }
+};
+
+}  // namespace earmark

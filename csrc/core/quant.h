@@ -1,0 +1,61 @@
+// The scalar rules that every kernel equals bit for bit (docs/arithmetic.md).
+//
+// Activations are int8 in the arithmetic and u = q + 128 (uint8) in memory; `zero_u8` is the zero point in that form.
+// Each function has internal linkage: the same inline function compiled for two instruction sets
+// must never be merged by the linker.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define EARMARK_FN static __host__ __device__ __forceinline__
+#else
+#define EARMARK_FN static inline __attribute__((always_inline))
+#define EARMARK_MEMBER inline __attribute__((always_inline))
+#endif
+
+namespace earmark {
+
+// Magnitudes that the loader accepts for multipliers, offsets and table entries (or exactly 0).
+inline constexpr float kMinMagnitude = 0x1p-126f;
+inline constexpr float kMaxMagnitude = 0x1p40f;
+
+// Upper bound of 255 * sum |w[o]|: both sum w*u and its zero-point correction then fit int32.
+inline constexpr int64_t kMaxAccumulator = int64_t{1} << 30;
+
+inline constexpr int kMaxFrames = (1 << 24) - 1;
+
+// Round half to even for |v| <= 2^22: the sum has an ulp of 1.
+EARMARK_FN float round_even(float v) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23
+  return (v + kMagic) - kMagic;
+}
+
+// Round half to even for 0 <= v <= 2^24; from 2^23 on a float32 is an integer already.
+EARMARK_FN int32_t round_even_24(float v) {
+  constexpr float kMagic = 8388608.0f;  // 2^23
+  const float rounded = (v + kMagic) - kMagic;
+  return static_cast<int32_t>(v < kMagic ? rounded : v);
+}
+
+EARMARK_FN float clamp(float v, float low, float high) {
+  v = v > low ? v : low;
+  return v < high ? v : high;
+}
+
+// requantize(v, z) + 128, in 0 .. 255.
+EARMARK_FN uint8_t requantize_u8(float v, int zero_u8) {
+  const float low = static_cast<float>(-zero_u8);
+  const float high = static_cast<float>(255 - zero_u8);
+  return static_cast<uint8_t>(static_cast<int32_t>(round_even(clamp(v, low, high))) + zero_u8);
+}
+
+// Position of v in a table of `size` entries whose middle is v = 0.
+EARMARK_FN int32_t table_index(float v, int size) {
+  const int half = size / 2;
+  return static_cast<int32_t>(
+             round_even(clamp(v, static_cast<float>(-half), static_cast<float>(half - 1)))) +
+         half;
+}
+
+}  // namespace earmark

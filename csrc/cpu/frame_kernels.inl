@@ -1,0 +1,217 @@
+// The kernels that need no intrinsics: plain loops over channels, compiled once for each ISA with its flags and vectorised by
+// the compiler. Included by kernel_row_<isa>.cc inside namespace earmark::<isa>, after EARMARK_ISA_NAME is defined.
+// Integer results do not depend on how the loops are vectorised; float contraction is off.
+
+#define EARMARK_RAN(op) (last_kernel = op "/" EARMARK_ISA_NAME)
+
+static void quantize_s8(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride, int n_rows,
+                        int channels, const float* __restrict multiplier,
+                        const float* __restrict offset, int zero_u8) {
+  EARMARK_RAN("quantize_s8");
+  for (int r = 0; r < n_rows; ++r) {
+    const float* __restrict in = x + r * x_stride;
+    uint8_t* __restrict out = q + r * q_stride;
+    for (int c = 0; c < channels; ++c) {
+      out[c] = requantize_u8(in[c] * multiplier[c] + offset[c], zero_u8);
+    }
+  }
+}
+
+static void dequantize_f32(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride, int n_rows,
+                           int channels, const float* __restrict multiplier, int zero_u8) {
+  EARMARK_RAN("dequantize_f32");
+  for (int r = 0; r < n_rows; ++r) {
+    const uint8_t* __restrict in = q + r * q_stride;
+    float* __restrict out = x + r * x_stride;
+    for (int c = 0; c < channels; ++c) out[c] = static_cast<float>(in[c] - zero_u8) * multiplier[c];
+  }
+}
+
+static void add_s8(const Kernels::AddS8& p, const uint8_t* x, ptrdiff_t x_stride, const uint8_t* r,
+                   ptrdiff_t r_stride, uint8_t* out, ptrdiff_t out_stride, int n_rows, int channels) {
+  EARMARK_RAN("add_s8");
+  const float* __restrict multiplier = p.multiplier;
+  for (int row = 0; row < n_rows; ++row) {
+    const uint8_t* a = x + row * x_stride;
+    const uint8_t* b = r + row * r_stride;
+    uint8_t* y = out + row * out_stride;  // may be a itself: element by element, so ivdep holds
+#pragma GCC ivdep
+    for (int c = 0; c < channels; ++c) {
+      const float v = static_cast<float>(a[c] - p.x_zero_u8) * multiplier[c];
+      const float w = static_cast<float>(b[c] - p.r_zero_u8) * p.residual_multiplier;
+      y[c] = requantize_u8(v + w, p.out_zero_u8);
+    }
+  }
+}
+
+static void add_f32(const float* x, ptrdiff_t x_stride, const float* gate, const float* r, ptrdiff_t r_stride,
+                    float* out, ptrdiff_t out_stride, int n_rows, int channels) {
+  EARMARK_RAN("add_f32");
+  for (int row = 0; row < n_rows; ++row) {
+    const float* a = x + row * x_stride;
+    const float* b = r + row * r_stride;
+    float* y = out + row * out_stride;
+    if (gate == nullptr) {
+#pragma GCC ivdep
+      for (int c = 0; c < channels; ++c) y[c] = a[c] + b[c];
+    } else {
+#pragma GCC ivdep
+      for (int c = 0; c < channels; ++c) y[c] = a[c] * gate[c] + b[c];
+    }
+  }
+}
+
+// Channels in blocks that stay in registers or L1; int32 sums of at most kBlock rows, then int64.
+static void stats_s8(const uint8_t* x, ptrdiff_t x_stride, int n_rows, int channels, int64_t* s1,
+                     int64_t* s2) {
+  EARMARK_RAN("stats_s8");
+  constexpr int kBlock = 4096;  // 4096 * 128^2 = 2^26
+  constexpr int kChannels = 64;
+  for (int c0 = 0; c0 < channels; c0 += kChannels) {
+    const int n = channels - c0 < kChannels ? channels - c0 : kChannels;
+    for (int r0 = 0; r0 < n_rows; r0 += kBlock) {
+      const int r1 = n_rows - r0 < kBlock ? n_rows : r0 + kBlock;
+      int32_t sum[kChannels] = {};
+      int32_t square[kChannels] = {};
+      for (int r = r0; r < r1; ++r) {
+        const uint8_t* __restrict in = x + r * x_stride + c0;
+        for (int c = 0; c < n; ++c) {
+          const int32_t q = in[c] - 128;
+          sum[c] += q;
+          square[c] += q * q;
+        }
+      }
+      for (int c = 0; c < n; ++c) s1[c0 + c] += sum[c];
+      if (s2 != nullptr) {
+        for (int c = 0; c < n; ++c) s2[c0 + c] += square[c];
+      }
+    }
+  }
+}
+
+static void stats_f32(const float* x, ptrdiff_t x_stride, int n_rows, int channels, double* s1, double* s2) {
+  EARMARK_RAN("stats_f32");
+  for (int r = 0; r < n_rows; ++r) {
+    const float* __restrict in = x + r * x_stride;
+    for (int c = 0; c < channels; ++c) {
+      const double v = in[c];
+      s1[c] += v;
+      if (s2 != nullptr) s2[c] += v * v;
+    }
+  }
+}
+
+static void table_s8(const int32_t* acc, ptrdiff_t acc_stride, const EpilogueS8& e, const int8_t* table,
+                     int table_size, uint8_t* out, ptrdiff_t out_stride, int n_rows, int channels) {
+  EARMARK_RAN("table_s8");
+  for (int r = 0; r < n_rows; ++r) {
+    const int32_t* in = acc + r * acc_stride;
+    uint8_t* y = out + r * out_stride;
+    for (int c = 0; c < channels; ++c) {
+      float v = static_cast<float>(in[c]) * e.multiplier[c] + e.offset[c];
+      if (e.relu) v = v > 0.0f ? v : 0.0f;
+      if (e.gain != nullptr) v = v * e.gain[c] + e.shift[c];
+      y[c] = static_cast<uint8_t>(table[table_index(v, table_size)] + 128);
+    }
+  }
+}
+
+static void tanh_f32(float* x, ptrdiff_t x_stride, int n_rows, int channels) {
+  EARMARK_RAN("tanh_f32");
+  for (int r = 0; r < n_rows; ++r) {
+    float* row = x + r * x_stride;
+    for (int c = 0; c < channels; ++c) row[c] = earmark::tanh_f32(row[c]);
+  }
+}
+
+static void max_s32(const int32_t* acc, int n_rows, int panel, int32_t* __restrict maximum) {
+  EARMARK_RAN("max_s32");
+  for (int r = 0; r < n_rows; ++r) {
+    const int32_t* __restrict in = acc + static_cast<ptrdiff_t>(r) * panel;
+    for (int c = 0; c < panel; ++c) maximum[c] = in[c] > maximum[c] ? in[c] : maximum[c];
+  }
+}
+
+// Adds E, E*q and E*q*q of up to 16 rows in int32. E = 4096 * high + low with high <= 4096, so that each product is at most
+// 2^26 and 16 of them fit.
+template <class Numerator>
+EARMARK_FN void moments_block(const Numerator& numerator, const int32_t* acc, int n_rows, int panel,
+                              const uint8_t* x, ptrdiff_t x_stride, int channels, const Moments& m) {
+  constexpr int kBlock = 16;
+  for (int c0 = 0; c0 < channels; c0 += 16) {
+    const int n = channels - c0 < 16 ? channels - c0 : 16;
+    for (int r0 = 0; r0 < n_rows; r0 += kBlock) {
+      const int r1 = n_rows - r0 < kBlock ? n_rows : r0 + kBlock;
+      int32_t e0[16] = {}, low1[16] = {}, high1[16] = {}, low2[16] = {}, high2[16] = {};
+      for (int r = r0; r < r1; ++r) {
+        const int32_t* __restrict in = acc + static_cast<ptrdiff_t>(r) * panel + c0;
+        const uint8_t* __restrict u = x + r * x_stride + c0;
+        int32_t q[16];
+        for (int c = 0; c < n; ++c) q[c] = u[c] - 128;
+        for (int c = n; c < 16; ++c) q[c] = 0;
+        for (int c = 0; c < 16; ++c) {
+          const int32_t e = numerator(in[c], c0 + c);
+          const int32_t low = e & 4095;
+          const int32_t high = e >> 12;
+          const int32_t square = q[c] * q[c];
+          e0[c] += e;
+          low1[c] += low * q[c];
+          high1[c] += high * q[c];
+          low2[c] += low * square;
+          high2[c] += high * square;
+        }
+      }
+      for (int c = 0; c < n; ++c) {
+        m.s0[c0 + c] += e0[c];
+        m.s1[c0 + c] += static_cast<int64_t>(high1[c]) * 4096 + low1[c];
+        m.s2[c0 + c] += static_cast<int64_t>(high2[c]) * 4096 + low2[c];
+      }
+    }
+  }
+}
+
+static void softmax_moments_s8(const int32_t* acc, int n_rows, int panel, const int32_t* maximum,
+                               const float* multiplier, const uint8_t* x, ptrdiff_t x_stride, int channels,
+                               const Moments& m) {
+  EARMARK_RAN("softmax_moments_s8");
+  moments_block(
+      [=](int32_t sum, int c) __attribute__((always_inline)) {
+        return exp_numerator(static_cast<float>(sum - maximum[c]) * multiplier[c]);
+      },
+      acc, n_rows, panel, x, x_stride, channels, m);
+}
+
+static void pwl_moments_s8(const int32_t* acc, int n_rows, int panel, const float* multiplier,
+                           const float* offset, const PiecewiseLinear& pwl, const uint8_t* x,
+                           ptrdiff_t x_stride, int channels, const Moments& m) {
+  EARMARK_RAN("pwl_moments_s8");
+  moments_block(
+      [=](int32_t sum, int c) __attribute__((always_inline)) {
+        return pwl_numerator(pwl, static_cast<float>(sum) * multiplier[c] + offset[c]);
+      },
+      acc, n_rows, panel, x, x_stride, channels, m);
+}
+
+static void max_f32(const float* logits, int n_rows, int panel, int channels, float* __restrict maximum) {
+  EARMARK_RAN("max_f32");
+  for (int r = 0; r < n_rows; ++r) {
+    const float* __restrict in = logits + static_cast<ptrdiff_t>(r) * panel;
+    for (int c = 0; c < channels; ++c) maximum[c] = in[c] > maximum[c] ? in[c] : maximum[c];
+  }
+}
+
+static void softmax_moments_f32(const float* logits, int n_rows, int panel, const float* maximum,
+                                const float* x, ptrdiff_t x_stride, int channels, double* s0, double* s1,
+                                double* s2) {
+  EARMARK_RAN("softmax_moments_f32");
+  for (int r = 0; r < n_rows; ++r) {
+    const float* __restrict in = logits + static_cast<ptrdiff_t>(r) * panel;
+    const float* __restrict v = x + r * x_stride;
+    for (int c = 0; c < channels; ++c) {
+      const double e = exp_f32(in[c] - maximum[c]);
+      s0[c] += e;
+      s1[c] += e * v[c];
+      s2[c] += e * v[c] * v[c];
+    }
+  }
+}

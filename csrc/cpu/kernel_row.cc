@@ -1,0 +1,40 @@
+// The table row of one ISA; compiled once for each, with that ISA's flags and
+// EARMARK_ISA (namespace), _NAME, _ENUM, _ROW and _TILES defined by the build.
+#include "cpu/kernels.h"
+
+namespace earmark {
+namespace EARMARK_ISA {
+
+void conv_s8(const ConvCallS8&, const EpilogueS8&, uint8_t* out, ptrdiff_t out_stride);
+void conv_acc_s8(const ConvCallS8&, const int32_t* initial, int32_t* acc, ptrdiff_t acc_stride);
+void conv_f32(const ConvCallF32&, const EpilogueF32&, float* out, ptrdiff_t out_stride);
+
+namespace {
+#include "cpu/frame_kernels.inl"
+}  // namespace
+
+}  // namespace EARMARK_ISA
+
+extern const Kernels EARMARK_ISA_ROW;
+const Kernels EARMARK_ISA_ROW = {
+    .isa = Isa::EARMARK_ISA_ENUM,
+    .tiles = EARMARK_ISA_TILES,
+    .conv_s8 = EARMARK_ISA::conv_s8,
+    .conv_acc_s8 = EARMARK_ISA::conv_acc_s8,
+    .conv_f32 = EARMARK_ISA::conv_f32,
+    .quantize_s8 = EARMARK_ISA::quantize_s8,
+    .dequantize_f32 = EARMARK_ISA::dequantize_f32,
+    .add_s8 = EARMARK_ISA::add_s8,
+    .add_f32 = EARMARK_ISA::add_f32,
+    .stats_s8 = EARMARK_ISA::stats_s8,
+    .stats_f32 = EARMARK_ISA::stats_f32,
+    .table_s8 = EARMARK_ISA::table_s8,
+    .tanh_f32 = EARMARK_ISA::tanh_f32,
+    .max_s32 = EARMARK_ISA::max_s32,
+    .softmax_moments_s8 = EARMARK_ISA::softmax_moments_s8,
+    .pwl_moments_s8 = EARMARK_ISA::pwl_moments_s8,
+    .max_f32 = EARMARK_ISA::max_f32,
+    .softmax_moments_f32 = EARMARK_ISA::softmax_moments_f32,
+};
+
+}  // namespace earmark

@@ -1,0 +1,60 @@
+#include "cpu/pack_conv.h"
+
+#include <cstdlib>
+
+namespace earmark {
+namespace {
+
+int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+template <class Packed, class W>
+Packed pack(Isa isa, const Packing& packing, const ConvShape& shape, const W* weight) {
+  Packed packed{};
+  packed.isa = isa;
+  packed.shape = shape;
+  packed.packing = packing;
+  packed.c_in_padded = round_up(shape.c_in, packing.depth);
+  packed.panels = round_up(shape.c_out, packing.panel) / packing.panel;
+  const size_t depth_total = static_cast<size_t>(shape.taps()) * packed.c_in_padded;
+  packed.weights =
+      AlignedBuffer<W>(static_cast<size_t>(packed.panels) * packing.panel * depth_total);
+  for (int o = 0; o < shape.c_out; ++o) {
+    W* panel = packed.weights.data() + (o / packing.panel) * packing.panel * depth_total;
+    for (int tap = 0; tap < shape.taps(); ++tap) {
+      const W* in = weight + (static_cast<size_t>(o) * shape.taps() + tap) * shape.c_in;
+      for (int i = 0; i < shape.c_in; ++i) {
+        const size_t k = static_cast<size_t>(tap) * packed.c_in_padded + i;
+        const size_t group = k / packing.depth;
+        panel[(group * packing.panel + o % packing.panel) * packing.depth + k % packing.depth] = in[i];
+      }
+    }
+  }
+  return packed;
+}
+
+}  // namespace
+
+PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight, const int8_t* input_zero) {
+  auto packed = pack<PackedConvS8>(isa, kernels(isa).tiles.s8, shape, weight);
+  packed.initial = AlignedBuffer<int32_t>(round_up(shape.c_out, kMaxPanel));
+  const size_t depth = static_cast<size_t>(shape.taps()) * shape.c_in;
+  for (int o = 0; o < shape.c_out; ++o) {
+    int64_t magnitude = 0;
+    int64_t initial = 0;
+    for (size_t k = 0; k < depth; ++k) {
+      const int64_t w = weight[o * depth + k];
+      magnitude += std::abs(w);
+      initial -= w * (input_zero[k % shape.c_in] + 128);
+    }
+    EARMARK_CHECK(255 * magnitude < kMaxAccumulator, "output channel ", o, ": 255 * sum|w| = ",
+                  255 * magnitude, " could overflow the int32 accumulator");
+    packed.initial[o] = static_cast<int32_t>(initial);
+  }
+  return packed;
+}
+
+PackedConvF32 pack_conv_f32(Isa isa, const ConvShape& shape, const float* weight) {
+  return pack<PackedConvF32>(isa, kernels(isa).tiles.f32, shape, weight);
+}
+
+}  // namespace earmark

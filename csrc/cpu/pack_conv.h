@@ -1,0 +1,34 @@
+// Convolution weights in the order that one instruction set reads them, with what they were packed for.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/conv_shape.h"
+#include "cpu/aligned_buffer.h"
+#include "cpu/kernels.h"
+
+namespace earmark {
+
+// Packed for `isa`; another ISA's kernels must not read it.
+template <class W>
+struct PackedConv {
+  Isa isa;
+  ConvShape shape;
+  Packing packing;
+  int c_in_padded;
+  int panels;
+  AlignedBuffer<W> weights;
+};
+
+struct PackedConvS8 : PackedConv<int8_t> {
+  AlignedBuffer<int32_t> initial;  // -(z + 128) * sum w, padded to kMaxPanel
+};
+
+using PackedConvF32 = PackedConv<float>;
+
+// weight: [c_out][taps][c_in]; input_zero: [c_in]. Throws if an int32 sum could overflow.
+PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight, const int8_t* input_zero);
+PackedConvF32 pack_conv_f32(Isa isa, const ConvShape& shape, const float* weight);
+
+}  // namespace earmark

@@ -1,0 +1,27 @@
+// The register tiles of each instruction set, and how they want weights packed.
+#pragma once
+
+namespace earmark {
+
+// Weights of a convolution lie in panels of `panel` output channels; inside a panel, for each group of `depth` inputs (taps
+// one after another, each padded to whole groups): [panel][depth].
+struct Packing {
+  int panel;
+  int depth;
+  int tile_rows;          // rows that one register tile covers
+  int scratch_per_input;  // bytes of scratch for each row and (padded) input
+};
+
+struct Tiles {
+  Packing s8;
+  Packing f32;
+};
+
+inline constexpr Tiles kTilesScalar = {{16, 1, 1, 0}, {16, 1, 1, 0}};
+inline constexpr Tiles kTilesAvx2 = {{16, 2, 6, 2}, {16, 1, 6, 0}};
+inline constexpr Tiles kTilesAvx512Vnni = {{64, 4, 6, 0}, {32, 1, 12, 0}};
+
+// The widest panel; per-channel arrays are padded to a multiple of it.
+inline constexpr int kMaxPanel = 64;
+
+}  // namespace earmark

@@ -1,0 +1,260 @@
+#include "engine/engine.h"
+
+#include <exception>
+#include <numeric>
+
+#include "core/check.h"
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
+namespace earmark {
+namespace {
+
+// Recordings up to this length are dealt out whole, one to a thread, where there are enough of them; each needs an arena of
+// its own. Longer ones are run one after another on all threads.
+constexpr int kWholeRecordingFrames = 4096;
+constexpr int kMaxThreads = 1024;
+constexpr int kLongestMinimum = 1 << 14;
+
+int64_t process_id() {
+#if defined(__unix__) || defined(__APPLE__)
+  return getpid();
+#else
+  return 0;
+#endif
+}
+
+int only_tensor(const Plan& plan, const char* name, Kind kind) {
+  OpDesc desc;
+  desc.op = desc.name = "plan";
+  const Tensor& t = plan.find(desc, name, name);
+  EARMARK_CHECK(t.kind == kind && t.of.empty() && t.over.empty(), "the plan's '", name, "' must be a ",
+                kind == Kind::kFrames ? "frames" : "vector", " tensor of its own");
+  return t.id;
+}
+
+}  // namespace
+
+// What one walk needs; reused, so that a call at most as long as an earlier one allocates nothing.
+struct Engine::Context {
+  Walk walk;
+  Schedule schedule;
+  AlignedBuffer<char> arena;
+};
+
+// Threads and contexts of this process.
+struct Engine::Runtime {
+  explicit Runtime(int threads) : process(process_id()), pool(threads), single(1) {}
+
+  std::unique_ptr<Context> take() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (idle.empty()) return std::make_unique<Context>();
+    std::unique_ptr<Context> context = std::move(idle.back());
+    idle.pop_back();
+    return context;
+  }
+  void give_back(std::unique_ptr<Context> context) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    idle.push_back(std::move(context));
+  }
+
+  const int64_t process;
+  ThreadPool pool;
+  ThreadPool single;
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Context>> idle;
+};
+
+class Engine::Lease {
+ public:
+  explicit Lease(Runtime& runtime) : runtime_(runtime), context_(runtime.take()) {}
+  ~Lease() { runtime_.give_back(std::move(context_)); }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  Context& operator*() { return *context_; }
+
+ private:
+  Runtime& runtime_;
+  std::unique_ptr<Context> context_;
+};
+
+Engine::Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>& ops, Isa isa, int threads)
+    : plan_(tensors),
+      isa_(isa),
+      threads_(threads == 0 ? default_threads() : threads),
+      input_(only_tensor(plan_, "input", Kind::kFrames)),
+      output_(only_tensor(plan_, "embedding", Kind::kVector)) {
+  EARMARK_CHECK(threads_ >= 1 && threads_ <= kMaxThreads, "threads is ", threads, ", expected 1 to ",
+                kMaxThreads);
+  EARMARK_CHECK(output().dtype == DType::kF32, "the plan's 'embedding' must be f32");
+  for (const OpDesc& desc : ops) {
+    ops_.push_back(make_op(plan_, desc, isa));
+    ops_.back()->index = static_cast<int>(ops_.size()) - 1;
+  }
+  scheduler_ = std::make_unique<Scheduler>(plan_, ops_, input_, output_);
+  for (min_length_ = 1; !why_not(min_length_).empty(); ++min_length_) {
+    EARMARK_CHECK(min_length_ < kLongestMinimum, "no recording can be run: ", why_not(min_length_));
+  }
+}
+
+Engine::~Engine() {
+  Runtime* runtime = runtime_.load();
+  // After a fork the parent's threads do not exist here; its runtime cannot be joined, only left alone.
+  if (runtime != nullptr && runtime->process == process_id()) delete runtime;
+}
+
+Engine::Runtime& Engine::runtime() const {
+  Runtime* current = runtime_.load();
+  if (current != nullptr && current->process == process_id()) return *current;
+  auto fresh = std::make_unique<Runtime>(threads_);
+  if (runtime_.compare_exchange_strong(current, fresh.get())) return *fresh.release();
+  return *current;  // another thread was first
+}
+
+void Engine::prepare(Context& context, ThreadPool& pool, const Recording& recording, bool keep_all) const {
+  if (keep_all || context.schedule.length_in != recording.length) {
+    context.schedule = scheduler_->make(recording.length, keep_all);
+    if (keep_all) context.schedule.length_in = -1;  // of no use to the next call
+  }
+  const Schedule& schedule = context.schedule;
+  if (context.arena.size() < schedule.arena_bytes) {
+    context.arena = AlignedBuffer<char>();
+    context.arena = AlignedBuffer<char>(schedule.arena_bytes);
+  }
+  Walk& walk = context.walk;
+  walk.kernels = &kernels(isa_);
+  walk.pool = &pool;
+  walk.places.resize(plan_.tensors().size());
+  walk.states.resize(ops_.size());
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    const size_t bytes = ops_[i]->state_bytes();
+    if (walk.states[i].size() < bytes) walk.states[i] = AlignedBuffer<char>(bytes);
+  }
+  for (const Tensor& t : plan_.tensors()) {
+    const Tensor& base = plan_.base_of(t);
+    Place& place = walk.places[t.id];
+    place.data = context.arena.data() + schedule.offsets[base.id] + t.offset * size_of(t.dtype);
+    place.stride = base.channels;
+    place.width = t.width;
+    place.first = 0;
+    place.length = schedule.lengths[base.id];
+  }
+  const Tensor& in = input();
+  Place& place = walk.places[input_];
+  if (in.dtype == DType::kF32) {
+    // Ops only read their inputs; the pointer loses const because all places are alike.
+    place.data = static_cast<char*>(const_cast<void*>(recording.data));
+    for (const Tensor& t : plan_.tensors()) {
+      if (t.base == input_ && t.id != input_) walk.places[t.id].data = place.data + t.offset * size_of(t.dtype);
+    }
+  } else {
+    const auto* q = static_cast<const uint8_t*>(recording.data);
+    const size_t size = static_cast<size_t>(recording.length) * in.width * in.channels;
+    for (size_t i = 0; i < size; ++i) place.data[i] = static_cast<char>(q[i] ^ 0x80);
+  }
+}
+
+void Engine::walk(Context& context, ThreadPool& pool, const Recording& recording, float* embedding,
+                  std::map<std::string, TracedTensor>* traced,
+                  std::map<std::string, std::string>* kernels) const {
+  prepare(context, pool, recording, traced != nullptr);
+  Walk& walk = context.walk;
+  for (const Step& step : context.schedule.steps) {
+    if (step.type == Step::Type::kPlace) {
+      for (const Tensor& t : plan_.tensors()) {
+        if (t.base == step.index) walk.places[t.id].first = step.range.begin;
+      }
+      continue;
+    }
+    const Op& op = *ops_[step.index];
+    switch (step.type) {
+      case Step::Type::kBegin:
+        op.begin(walk);
+        break;
+      case Step::Type::kEnd:
+        op.end(walk);
+        break;
+      default:
+        op.run(walk, step.range);
+        break;
+    }
+    if (traced == nullptr || step.type == Step::Type::kBegin) continue;
+    (*kernels)[op.name] = last_kernel;
+    (*traced)[op.out->name] = copy(walk, *op.out);
+  }
+  const float* y = walk[output()].vector<float>();
+  if (embedding != nullptr) std::copy(y, y + output().channels, embedding);
+}
+
+void Engine::run(const std::vector<Recording>& recordings, float* embeddings) const {
+  for (const Recording& recording : recordings) {
+    const std::string reason = why_not(recording.length);
+    EARMARK_CHECK(reason.empty(), reason);
+  }
+  Runtime& rt = runtime();
+  const int channels = output().channels;
+  // Longest first, so that the last ones to finish are short.
+  std::vector<int> whole, shared;
+  for (size_t i = 0; i < recordings.size(); ++i) {
+    (recordings[i].length <= kWholeRecordingFrames ? whole : shared).push_back(static_cast<int>(i));
+  }
+  if (threads_ == 1 || whole.size() < static_cast<size_t>(threads_)) {
+    shared.insert(shared.end(), whole.begin(), whole.end());
+    whole.clear();
+  }
+  std::stable_sort(whole.begin(), whole.end(),
+                   [&](int a, int b) { return recordings[a].length > recordings[b].length; });
+  std::vector<std::exception_ptr> errors(whole.size());
+  rt.pool.parallel_for(static_cast<int>(whole.size()), [&](int unit, int) {
+    try {
+      Lease context(rt);
+      const int i = whole[unit];
+      walk(*context, rt.single, recordings[i], embeddings + static_cast<size_t>(i) * channels, nullptr, nullptr);
+    } catch (...) {
+      errors[unit] = std::current_exception();
+    }
+  });
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
+  }
+  for (const int i : shared) {
+    Lease context(rt);
+    walk(*context, rt.pool, recordings[i], embeddings + static_cast<size_t>(i) * channels, nullptr, nullptr);
+  }
+}
+
+std::map<std::string, TracedTensor> Engine::trace(const Recording& recording,
+                                                  std::map<std::string, std::string>* kernels) const {
+  std::map<std::string, TracedTensor> traced;
+  Context context;
+  walk(context, runtime().single, recording, nullptr, &traced, kernels);
+  return traced;
+}
+
+TracedTensor Engine::copy(const Walk& walk, const Tensor& tensor) const {
+  const Place& place = walk[tensor];
+  TracedTensor out;
+  out.dtype = tensor.dtype;
+  const size_t row_bytes = tensor.channels * size_of(tensor.dtype);
+  size_t rows = 1;
+  if (tensor.kind == Kind::kVector) {
+    out.shape = {tensor.channels};
+  } else {
+    rows = static_cast<size_t>(place.length) * place.width;
+    out.shape = {place.length, tensor.channels};
+    if (place.width > 1) out.shape = {place.length, place.width, tensor.channels};
+  }
+  out.data.resize(rows * row_bytes);
+  for (size_t r = 0; r < rows; ++r) {
+    std::memcpy(out.data.data() + r * row_bytes,
+                place.data + static_cast<ptrdiff_t>(r) * place.stride * size_of(tensor.dtype), row_bytes);
+  }
+  if (tensor.dtype == DType::kS8) {
+    for (char& value : out.data) value = static_cast<char>(value ^ 0x80);
+  }
+  return out;
+}
+
+}  // namespace earmark

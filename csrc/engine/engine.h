@@ -1,0 +1,75 @@
+// Runs a plan on recordings of any lengths.
+//
+// Thread-safe: any number of callers may run at once. Each recording's result is the same bits alone, in a batch, and with
+// any number of threads. Survives fork: a child makes its own threads at its first call.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "engine/op.h"
+#include "engine/schedule.h"
+
+namespace earmark {
+
+// One recording's input: length x width x channels of the plan's input tensor, contiguous.
+struct Recording {
+  const void* data;
+  int length;
+};
+
+// A tensor as an op left it.
+struct TracedTensor {
+  std::vector<int64_t> shape;  // frames: (length, channels), or (length, width, channels); vector: (channels)
+  DType dtype;
+  std::vector<char> data;  // int8 as q
+};
+
+class Engine {
+ public:
+  // Throws std::invalid_argument for a plan that cannot run. `threads` = 0 takes default_threads().
+  Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>& ops, Isa isa, int threads);
+  ~Engine();
+
+  Isa isa() const { return isa_; }
+  int threads() const { return threads_; }
+  const Tensor& input() const { return plan_.tensor(input_); }
+  const Tensor& output() const { return plan_.tensor(output_); }
+  int min_length() const { return min_length_; }
+  // Empty if a recording of that many frames can be run.
+  std::string why_not(int length) const { return scheduler_->why_not(length); }
+  // Bytes of working memory for one recording of that length.
+  size_t arena_bytes(int length) const { return scheduler_->make(length, false).arena_bytes; }
+
+  // embeddings: recordings.size() x output().channels float32.
+  void run(const std::vector<Recording>& recordings, float* embeddings) const;
+  // Every op's output, by tensor name, copied when the op had run; and which kernel ran last in each op, by op name.
+  std::map<std::string, TracedTensor> trace(const Recording& recording,
+                                            std::map<std::string, std::string>* kernels) const;
+
+ private:
+  struct Context;
+  struct Runtime;
+  class Lease;
+
+  Runtime& runtime() const;
+  void walk(Context& context, ThreadPool& pool, const Recording& recording, float* embedding,
+            std::map<std::string, TracedTensor>* traced, std::map<std::string, std::string>* kernels) const;
+  void prepare(Context& context, ThreadPool& pool, const Recording& recording, bool keep_all) const;
+  TracedTensor copy(const Walk& walk, const Tensor& tensor) const;
+
+  Plan plan_;
+  Isa isa_;
+  int threads_;
+  int input_;
+  int output_;
+  int min_length_ = 0;
+  std::vector<std::unique_ptr<Op>> ops_;
+  std::unique_ptr<Scheduler> scheduler_;
+  mutable std::atomic<Runtime*> runtime_{nullptr};
+};
+
+}  // namespace earmark

@@ -1,0 +1,153 @@
+#include "engine/op_args.h"
+
+#include <cmath>
+
+namespace earmark {
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "(";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + ")";
+}
+
+bool storable(float v) {
+  const float magnitude = std::fabs(v);
+  return v == 0.0f || (magnitude >= kMinMagnitude && magnitude <= kMaxMagnitude);
+}
+
+}  // namespace
+
+const Tensor& OpArgs::tensor(const char* role, const std::string& name, Kind kind, DType dtype) const {
+  const Tensor& t = plan_.find(desc_, role, name);
+  check(t.kind == kind, role, " '", name, "' must be ", kind == Kind::kFrames ? "frames" : "a vector");
+  check(t.dtype == dtype, role, " '", name, "' must be ", dtype == DType::kS8 ? "s8" : "f32");
+  return t;
+}
+
+const Tensor& OpArgs::tensor(const char* role, const std::string& name, Kind kind, DType dtype,
+                             int channels) const {
+  const Tensor& t = tensor(role, name, kind, dtype);
+  check(t.channels == channels, role, " '", name, "' has ", t.channels, " channels, expected ", channels);
+  return t;
+}
+
+const ArrayView& OpArgs::array(const char* role, DType dtype) const {
+  const auto found = desc_.arrays.find(role);
+  check(found != desc_.arrays.end(), "array '", role, "' is missing");
+  check(found->second.dtype == dtype, "array '", role, "' must be ",
+        dtype == DType::kS8 ? "int8" : "float32");
+  return found->second;
+}
+
+const ArrayView& OpArgs::array(const char* role, DType dtype, const std::vector<int64_t>& shape) const {
+  const ArrayView& a = array(role, dtype);
+  check(a.shape == shape, "array '", role, "' has shape ", shape_text(a.shape), ", expected ",
+        shape_text(shape));
+  return a;
+}
+
+int OpArgs::array_size(const char* role) const {
+  const auto found = desc_.arrays.find(role);
+  check(found != desc_.arrays.end(), "array '", role, "' is missing");
+  check(found->second.shape.size() == 1 && found->second.shape[0] <= 1 << 20, "array '", role,
+        "' must have one dimension, not ", shape_text(found->second.shape));
+  return static_cast<int>(found->second.shape[0]);
+}
+
+AlignedBuffer<float> OpArgs::floats(const char* role, int size, bool positive) const {
+  const auto* data = static_cast<const float*>(array(role, DType::kF32, {size}).data);
+  AlignedBuffer<float> copy((size + kMaxPanel - 1) / kMaxPanel * kMaxPanel);
+  for (int i = 0; i < size; ++i) {
+    check(storable(data[i]) && (!positive || data[i] > 0.0f), "array '", role, "'[", i, "] is ", data[i]);
+    copy[i] = data[i];
+  }
+  return copy;
+}
+
+const float* OpArgs::weights_f32(const std::vector<int64_t>& shape) const {
+  const ArrayView& a = array("weight", DType::kF32, shape);
+  size_t size = 1;
+  for (const int64_t n : shape) size *= n;
+  const auto* data = static_cast<const float*>(a.data);
+  for (size_t i = 0; i < size; ++i) {
+    check(std::fabs(data[i]) <= kMaxMagnitude, "array 'weight'[", i, "] is ", data[i]);
+  }
+  return data;
+}
+
+const int8_t* OpArgs::weights_s8(const std::vector<int64_t>& shape) const {
+  const ArrayView& a = array("weight", DType::kS8, shape);
+  size_t size = 1;
+  for (const int64_t n : shape) size *= n;
+  const auto* data = static_cast<const int8_t*>(a.data);
+  for (size_t i = 0; i < size; ++i) check(data[i] != -128, "array 'weight'[", i, "] is -128");
+  return data;
+}
+
+std::vector<int8_t> OpArgs::table_s8() const {
+  const int size = array_size("table");
+  check(size >= 2 && size % 2 == 0, "a table needs an even number of entries, not ", size);
+  const auto* data = static_cast<const int8_t*>(array("table", DType::kS8).data);
+  return {data, data + size};
+}
+
+std::vector<float> OpArgs::table_f32() const {
+  const int size = array_size("table");
+  check(size >= 2 && size % 2 == 0, "a table needs an even number of entries, not ", size);
+  const AlignedBuffer<float> data = floats("table", size);
+  return {data.data(), data.data() + size};
+}
+
+std::vector<int8_t> OpArgs::input_zero(const Tensor& in) const {
+  if (!has("input_zero")) {
+    return std::vector<int8_t>(in.channels, static_cast<int8_t>(in.zero_point));
+  }
+  const auto* data = static_cast<const int8_t*>(array("input_zero", DType::kS8, {in.channels}).data);
+  return {data, data + in.channels};
+}
+
+int OpArgs::integer(const char* name, size_t axis, int fallback, int low, int high) const {
+  const auto found = desc_.integers.find(name);
+  if (found == desc_.integers.end()) return fallback;
+  check(axis < found->second.size(), "'", name, "' needs ", axis + 1, " values");
+  const int value = found->second[axis];
+  check(value >= low && value <= high, "'", name, "' is ", value, ", expected ", low, " to ", high);
+  return value;
+}
+
+bool OpArgs::flag(const char* name) const { return integer(name, 0, 0, 0, 1) != 0; }
+
+std::string OpArgs::word(const char* name, const std::string& fallback) const {
+  const auto found = desc_.words.find(name);
+  return found == desc_.words.end() ? fallback : found->second;
+}
+
+double OpArgs::min_variance() const {
+  const auto found = desc_.numbers.find("min_variance");
+  check(found != desc_.numbers.end(), "'min_variance' is missing");
+  check(found->second >= 0.0 && found->second <= 1e30, "'min_variance' is ", found->second);
+  return found->second;
+}
+
+ConvShape OpArgs::conv_shape(const Tensor& in, const Tensor& out) const {
+  constexpr int kLimit = 1 << 12;
+  ConvShape shape;
+  Axis* axes[] = {&shape.time, &shape.width};
+  for (size_t i = 0; i < 2; ++i) {
+    axes[i]->kernel = integer("kernel", i, 1, 1, kLimit);
+    axes[i]->stride = integer("stride", i, 1, 1, kLimit);
+    axes[i]->dilation = integer("dilation", i, 1, 1, kLimit);
+    axes[i]->padding = integer("padding", i, 0, 0, axes[i]->reach());
+  }
+  const std::string mode = word("pad_mode", "zero");
+  check(mode == "zero" || mode == "reflect", "unknown pad_mode '", mode, "'");
+  shape.pad_mode = mode == "reflect" ? PadMode::kReflect : PadMode::kZero;
+  shape.c_in = in.channels;
+  shape.c_out = out.channels;
+  check(shape.size_out(shape.width, in.width, "positions") == out.width, "output width is ", out.width,
+        ", expected ", shape.size_out(shape.width, in.width, "positions"));
+  return shape;
+}
+
+}  // namespace earmark

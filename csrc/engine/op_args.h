@@ -1,0 +1,59 @@
+// Reads the arguments of an op from its description, each with its check.
+#pragma once
+
+#include "core/check.h"
+#include "core/conv_shape.h"
+#include "engine/op.h"
+
+namespace earmark {
+
+class OpArgs {
+ public:
+  OpArgs(const Plan& plan, const OpDesc& desc) : plan_(plan), desc_(desc) {}
+
+  template <class... Parts>
+  void check(bool condition, const Parts&... parts) const {
+    EARMARK_CHECK(condition, "op '", desc_.name, "' (", desc_.op, "): ", parts...);
+  }
+
+  const Tensor& tensor(const char* role, const std::string& name, Kind kind, DType dtype) const;
+  const Tensor& tensor(const char* role, const std::string& name, Kind kind, DType dtype,
+                       int channels) const;
+  // `in` and `out` are always there.
+  const Tensor& in(Kind kind, DType dtype) const { return tensor("in", desc_.in, kind, dtype); }
+  const Tensor& out(Kind kind, DType dtype) const { return tensor("out", desc_.out, kind, dtype); }
+  const Tensor& find(const char* role, const std::string& name) const {
+    return plan_.find(desc_, role, name);
+  }
+
+  bool has(const char* array) const { return desc_.arrays.count(array) != 0; }
+  // The float32 array of that size, every value within the stored range; padded to kMaxPanel.
+  AlignedBuffer<float> floats(const char* role, int size, bool positive = false) const;
+  // The same where it may be missing (empty then).
+  AlignedBuffer<float> floats_if(const char* role, int size) const {
+    return has(role) ? floats(role, size) : AlignedBuffer<float>();
+  }
+  const float* weights_f32(const std::vector<int64_t>& shape) const;
+  // int8 weights, none of them -128.
+  const int8_t* weights_s8(const std::vector<int64_t>& shape) const;
+  std::vector<int8_t> table_s8() const;
+  std::vector<float> table_f32() const;
+  // Zero point of each channel of `in`: the array `input_zero`, or the tensor's own.
+  std::vector<int8_t> input_zero(const Tensor& in) const;
+  int array_size(const char* role) const;
+
+  bool flag(const char* name) const;
+  std::string word(const char* name, const std::string& fallback) const;
+  double min_variance() const;
+  ConvShape conv_shape(const Tensor& in, const Tensor& out) const;
+
+ private:
+  const ArrayView& array(const char* role, DType dtype) const;
+  const ArrayView& array(const char* role, DType dtype, const std::vector<int64_t>& shape) const;
+  int integer(const char* name, size_t axis, int fallback, int low, int high) const;
+
+  const Plan& plan_;
+  const OpDesc& desc_;
+};
+
+}  // namespace earmark

@@ -1,0 +1,213 @@
+// attentive_pool_s8 and attentive_pool_f32: the attention's last layer, the softmax over time and the weighted mean and standard
+// deviation, one panel of channels at a time. The logits of at most kBlockRows frames exist at once: where a recording is longer,
+// the exact softmax computes them twice, for the maximum and for the sums.
+#include <cmath>
+
+#include "engine/ops/conv_driver.h"
+#include "engine/ops/ops.h"
+
+namespace earmark {
+namespace {
+
+constexpr int kBlockRows = 1024;
+
+template <class T, class W, class Logit>
+class AttentivePool : public Op {
+ public:
+  AttentivePool(const OpArgs& args, const OpDesc& desc, DType dtype) : Op(desc) {
+    hidden_ = &args.in(Kind::kFrames, dtype);
+    values_ = &args.tensor("values", desc.values, Kind::kFrames, dtype);
+    args.check(hidden_->width == 1 && values_->width == 1, "pooling is over time: width must be 1");
+    out = &args.tensor("out", desc.out, Kind::kVector, DType::kF32, 2 * values_->channels);
+    frames_in = {hidden_, values_};
+    whole = true;
+    shape_.c_in = hidden_->channels;
+    shape_.c_out = values_->channels;
+    min_variance_ = args.min_variance();
+  }
+
+ protected:
+  // Logits of one panel's columns for rows [first, first + rows): [rows][panel].
+  struct Panel {
+    ConvCall<T, W> call;
+    Logit* logits;
+    const T* values;  // row 0, first channel of the panel
+    ptrdiff_t values_stride;
+    int channel;
+    int channels;
+  };
+
+  // compute(panel) fills panel.logits; body(panel, blocks) gets for_blocks(each), which calls each(first row, rows) with the logits
+  // of those rows in place.
+  template <class Compute, class Body>
+  void for_panels(Walk& walk, const PackedConv<W>& packed, const Compute& compute, const Body& body) const {
+    const Place& h = walk[*hidden_];
+    const Place& x = walk[*values_];
+    const int rows = x.length;
+    const int block = std::min(rows, kBlockRows);
+    const int width = packed.packing.panel;
+    const ConvScratch<T, W> layout(packed, block);
+    walk.reserve_scratch(layout.bytes() + sizeof(Logit) * block * width);
+    walk.pool->parallel_for(packed.panels, [&](int p, int thread) {
+      char* scratch = walk.scratch(thread);
+      const T** pointers = layout.pointers(scratch);
+      Panel panel;
+      panel.logits = reinterpret_cast<Logit*>(scratch + layout.bytes());
+      panel.channel = p * width;
+      panel.channels = std::min(width, shape_.c_out - panel.channel);
+      panel.values = x.row<T>(0) + panel.channel;
+      panel.values_stride = x.stride;
+      int filled = -1;  // first row of the block whose logits are there
+      body(panel, [&](const auto& each) {
+        for (int first = 0; first < rows; first += block) {
+          const int n = std::min(block, rows - first);
+          if (filled != first) {
+            for (int r = 0; r < n; ++r) pointers[r] = h.row<T>(first + r);
+            panel.call = {pointers, n, 1, packed.c_in_padded, packed.weights.data(), p, p + 1,
+                          shape_.c_out, layout.kernel(scratch)};
+            compute(panel);
+            filled = first;
+          }
+          each(first, n);
+        }
+      });
+    });
+  }
+
+  // Mean and standard deviation of the panel from its sums, times unit(channel); the values' zero point is taken off.
+  template <class Sum, class Unit>
+  void finish(Walk& walk, const Panel& panel, const Sum* s0, const Sum* s1, const Sum* s2, double zero,
+              const Unit& unit) const {
+    auto* y = walk[*out].vector<float>() + panel.channel;
+    for (int c = 0; c < panel.channels; ++c) {
+      const double mean = static_cast<double>(s1[c]) / static_cast<double>(s0[c]);
+      const double variance = static_cast<double>(s2[c]) / static_cast<double>(s0[c]) - mean * mean;
+      y[c] = static_cast<float>(mean - zero) * unit(c);
+      y[shape_.c_out + c] =
+          static_cast<float>(std::sqrt(variance > min_variance_ ? variance : min_variance_)) * unit(c);
+    }
+  }
+
+  ConvShape shape_;
+  const Tensor* hidden_;
+  const Tensor* values_;
+  double min_variance_;
+};
+
+class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
+ public:
+  AttentivePoolS8(const OpArgs& args, const OpDesc& desc, Isa isa)
+      : AttentivePool(args, desc, DType::kS8) {
+    const std::vector<int8_t> zero = args.input_zero(*hidden_);
+    packed_ = pack_conv_s8(isa, shape_, args.weights_s8({shape_.c_out, shape_.c_in}), zero.data());
+    multiplier_ = args.floats("multiplier", shape_.c_out, true);
+    value_multiplier_ = args.floats("value_multiplier", shape_.c_out);
+    const std::string softmax = args.word("softmax", "exact");
+    args.check(softmax == "exact" || softmax == "pwl", "unknown softmax '", softmax, "'");
+    pwl_ = softmax == "pwl";
+    if (pwl_) read_pwl(args);
+  }
+
+  void run(Walk& walk, Range) const override {
+    const Kernels& k = *walk.kernels;
+    const int width = packed_.packing.panel;
+    const auto compute = [&](const Panel& panel) {
+      k.conv_acc_s8(panel.call, packed_.initial.data(), panel.logits, width);
+    };
+    for_panels(walk, packed_, compute, [&](const Panel& panel, const auto& for_blocks) {
+      int64_t s0[kMaxPanel] = {}, s1[kMaxPanel] = {}, s2[kMaxPanel] = {};
+      const Moments moments = {s0, s1, s2};
+      const float* multiplier = multiplier_.data() + panel.channel;
+      const auto values = [&](int first) { return panel.values + first * panel.values_stride; };
+      if (pwl_) {
+        const float* offset = offset_.data() + panel.channel;
+        const PiecewiseLinear pwl = {breakpoints_.data(), slopes_.data(), intercepts_.data(),
+                                     pieces_ - 1,         bounds_[0],     bounds_[1]};
+        for_blocks([&](int first, int rows) {
+          k.pwl_moments_s8(panel.logits, rows, width, multiplier, offset, pwl, values(first),
+                           panel.values_stride, panel.channels, moments);
+        });
+      } else {
+        int32_t maximum[kMaxPanel];
+        std::fill(maximum, maximum + kMaxPanel, INT32_MIN);
+        for_blocks([&](int, int rows) { k.max_s32(panel.logits, rows, width, maximum); });
+        for_blocks([&](int first, int rows) {
+          k.softmax_moments_s8(panel.logits, rows, width, maximum, multiplier, values(first),
+                               panel.values_stride, panel.channels, moments);
+        });
+      }
+      // The moments are of u - 128 = q: the zero point is the tensor's own.
+      finish(walk, panel, s0, s1, s2, values_->zero_point,
+             [&](int c) { return value_multiplier_[panel.channel + c]; });
+    });
+  }
+
+ private:
+  void read_pwl(const OpArgs& args) {
+    offset_ = args.floats("offset", shape_.c_out);
+    pieces_ = args.array_size("slopes");
+    args.check(pieces_ >= 1 && pieces_ <= 256, pieces_, " pieces, expected 1 to 256");
+    slopes_ = args.floats("slopes", pieces_);
+    intercepts_ = args.floats("intercepts", pieces_);
+    breakpoints_ = args.floats("breakpoints", pieces_ - 1);
+    bounds_ = args.floats("bounds", 2, true);
+    args.check(bounds_[0] >= 1.0f && bounds_[0] <= bounds_[1] && bounds_[1] <= kNumeratorOne, "bounds ",
+               bounds_[0], ", ", bounds_[1], " are not within 1 to 2^24");
+    for (int i = 1; i < pieces_ - 1; ++i) {
+      args.check(breakpoints_[i - 1] < breakpoints_[i], "breakpoint ", breakpoints_[i],
+                 " does not follow ", breakpoints_[i - 1]);
+    }
+  }
+
+  PackedConvS8 packed_;
+  AlignedBuffer<float> multiplier_, value_multiplier_;
+  bool pwl_;
+  int pieces_ = 0;
+  AlignedBuffer<float> offset_, slopes_, intercepts_, breakpoints_, bounds_;
+};
+
+class AttentivePoolF32 final : public AttentivePool<float, float, float> {
+ public:
+  AttentivePoolF32(const OpArgs& args, const OpDesc& desc, Isa isa)
+      : AttentivePool(args, desc, DType::kF32) {
+    packed_ = pack_conv_f32(isa, shape_, args.weights_f32({shape_.c_out, shape_.c_in}));
+    offset_ = args.floats("offset", shape_.c_out);
+  }
+
+  void run(Walk& walk, Range) const override {
+    const Kernels& k = *walk.kernels;
+    const int width = packed_.packing.panel;
+    const EpilogueF32 epilogue = {offset_.data(), nullptr, nullptr, false};
+    const auto compute = [&](const Panel& panel) {
+      k.conv_f32(panel.call, epilogue, panel.logits - panel.channel, width);
+    };
+    for_panels(walk, packed_, compute, [&](const Panel& panel, const auto& for_blocks) {
+      double s0[kMaxPanel] = {}, s1[kMaxPanel] = {}, s2[kMaxPanel] = {};
+      float maximum[kMaxPanel];
+      std::fill(maximum, maximum + kMaxPanel, -INFINITY);
+      // Columns behind the last channel are never written; only the panel's channels are looked at.
+      for_blocks([&](int, int rows) { k.max_f32(panel.logits, rows, width, panel.channels, maximum); });
+      for_blocks([&](int first, int rows) {
+        k.softmax_moments_f32(panel.logits, rows, width, maximum, panel.values + first * panel.values_stride,
+                              panel.values_stride, panel.channels, s0, s1, s2);
+      });
+      finish(walk, panel, s0, s1, s2, 0.0, [](int) { return 1.0f; });
+    });
+  }
+
+ private:
+  PackedConvF32 packed_;
+  AlignedBuffer<float> offset_;
+};
+
+}  // namespace
+
+OpPtr make_attentive_pool_s8(const OpArgs& args, const OpDesc& desc, Isa isa) {
+  return std::make_unique<AttentivePoolS8>(args, desc, isa);
+}
+
+OpPtr make_attentive_pool_f32(const OpArgs& args, const OpDesc& desc, Isa isa) {
+  return std::make_unique<AttentivePoolF32>(args, desc, isa);
+}
+
+}  // namespace earmark

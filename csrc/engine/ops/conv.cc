@@ -1,0 +1,148 @@
+// conv_s8 and conv_f32: convolution -> ReLU -> affine -> int8, a table, or float32.
+#include "engine/ops/conv_driver.h"
+#include "engine/ops/ops.h"
+
+namespace earmark {
+namespace {
+
+// What both dtypes share: geometry, inputs, per-channel arrays.
+class Conv : public Op {
+ public:
+  Conv(const OpArgs& args, const OpDesc& desc, DType dtype) : Op(desc) {
+    in_ = &args.in(Kind::kFrames, dtype);
+    out = &args.out(Kind::kFrames, dtype);
+    frames_in = {in_};
+    args.check(!in_->overlaps(*out), "'", out->name, "' would overwrite what is still to be read of '",
+               in_->name, "'");
+    shape_ = args.conv_shape(*in_, *out);
+    if (!desc.bias.empty()) {
+      bias_ = &args.tensor("bias", desc.bias, Kind::kVector, DType::kF32, shape_.c_out);
+      vectors_in = {bias_};
+    }
+    offset_ = args.floats("offset", shape_.c_out);
+    gain_ = args.floats_if("gain", shape_.c_out);
+    shift_ = args.floats_if("shift", shape_.c_out);
+    args.check((gain_.size() == 0) == (shift_.size() == 0), "'gain' and 'shift' belong together");
+    relu_ = args.flag("relu");
+  }
+
+  int length_out(int length_in) const override {
+    return shape_.size_out(shape_.time, length_in, "frames");
+  }
+
+  Range reads(Range range, int length_in) const override {
+    const Axis& axis = shape_.time;
+    int begin = range.begin * axis.stride - axis.padding;
+    int end = (range.end - 1) * axis.stride + axis.reach() - axis.padding + 1;
+    if (shape_.pad_mode == PadMode::kReflect) {
+      const int first = begin;
+      if (end > length_in) begin = std::min(begin, 2 * (length_in - 1) - (end - 1));
+      if (first < 0) end = std::max(end, 1 - first);
+    }
+    return {std::max(begin, 0), std::min(end, length_in)};
+  }
+
+ protected:
+  std::vector<int64_t> weight_shape() const {
+    return {shape_.c_out, shape_.time.kernel, shape_.width.kernel, shape_.c_in};
+  }
+  const float* offset(const Walk& walk) const {
+    return bias_ == nullptr ? offset_.data() : walk[*bias_].vector<float>();
+  }
+
+  ConvShape shape_;
+  const Tensor* in_;
+  const Tensor* bias_ = nullptr;
+  AlignedBuffer<float> offset_, gain_, shift_;
+  bool relu_;
+};
+
+class ConvS8 final : public Conv {
+ public:
+  ConvS8(const OpArgs& args, const OpDesc& desc, Isa isa) : Conv(args, desc, DType::kS8) {
+    const std::vector<int8_t> zero = args.input_zero(*in_);
+    packed_ = pack_conv_s8(isa, shape_, args.weights_s8(weight_shape()), zero.data());
+    multiplier_ = args.floats("multiplier", shape_.c_out);
+    if (args.has("table")) table_ = args.table_s8();
+    zero_row_ = AlignedBuffer<uint8_t>(shape_.c_in);
+    for (int i = 0; i < shape_.c_in; ++i) zero_row_[i] = static_cast<uint8_t>(zero[i] + 128);
+  }
+
+  void run(Walk& walk, Range range) const override {
+    const EpilogueS8 epilogue = {packed_.initial.data(), multiplier_.data(), offset(walk), gain_.data(),
+                                 shift_.data(),          relu_,              out->zero_u8()};
+    const Place& to = walk[*out];
+    const Kernels& k = *walk.kernels;
+    run_conv<uint8_t>(
+        walk, packed_, walk[*in_], to.width, range, zero_row_.data(), table_.empty() ? 0 : sizeof(int32_t),
+        [&](const ConvCallS8& call, const ConvUnit& unit, char* extra) {
+          uint8_t* y = to.row<uint8_t>(range.begin) + unit.row_begin * to.stride;
+          if (table_.empty()) {
+            k.conv_s8(call, epilogue, y, to.stride);
+            return;
+          }
+          const int channel = unit.panel_begin * packed_.packing.panel;
+          const int columns = (unit.panel_end - unit.panel_begin) * packed_.packing.panel;
+          auto* acc = reinterpret_cast<int32_t*>(extra);
+          k.conv_acc_s8(call, packed_.initial.data(), acc, columns);
+          EpilogueS8 part = epilogue;
+          part.multiplier += channel;
+          part.offset += channel;
+          if (part.gain != nullptr) {
+            part.gain += channel;
+            part.shift += channel;
+          }
+          k.table_s8(acc, columns, part, table_.data(), static_cast<int>(table_.size()), y + channel,
+                     to.stride, call.n_rows, std::min(columns, shape_.c_out - channel));
+        });
+  }
+
+ private:
+  PackedConvS8 packed_;
+  AlignedBuffer<float> multiplier_;
+  std::vector<int8_t> table_;
+  AlignedBuffer<uint8_t> zero_row_;
+};
+
+class ConvF32 final : public Conv {
+ public:
+  ConvF32(const OpArgs& args, const OpDesc& desc, Isa isa) : Conv(args, desc, DType::kF32) {
+    packed_ = pack_conv_f32(isa, shape_, args.weights_f32(weight_shape()));
+    const std::string activation = args.word("activation", "");
+    args.check(activation.empty() || activation == "tanh", "unknown activation '", activation, "'");
+    tanh_ = activation == "tanh";
+    zero_row_ = AlignedBuffer<float>(shape_.c_in);
+  }
+
+  void run(Walk& walk, Range range) const override {
+    const EpilogueF32 epilogue = {offset(walk), gain_.data(), shift_.data(), relu_};
+    const Place& to = walk[*out];
+    const Kernels& k = *walk.kernels;
+    run_conv<float>(walk, packed_, walk[*in_], to.width, range, zero_row_.data(), 0,
+                    [&](const ConvCallF32& call, const ConvUnit& unit, char*) {
+                      float* y = to.row<float>(range.begin) + unit.row_begin * to.stride;
+                      k.conv_f32(call, epilogue, y, to.stride);
+                      if (!tanh_) return;
+                      const int channel = unit.panel_begin * packed_.packing.panel;
+                      const int end = std::min(unit.panel_end * packed_.packing.panel, shape_.c_out);
+                      k.tanh_f32(y + channel, to.stride, call.n_rows, end - channel);
+                    });
+  }
+
+ private:
+  PackedConvF32 packed_;
+  bool tanh_;
+  AlignedBuffer<float> zero_row_;
+};
+
+}  // namespace
+
+OpPtr make_conv_s8(const OpArgs& args, const OpDesc& desc, Isa isa) {
+  return std::make_unique<ConvS8>(args, desc, isa);
+}
+
+OpPtr make_conv_f32(const OpArgs& args, const OpDesc& desc, Isa isa) {
+  return std::make_unique<ConvF32>(args, desc, isa);
+}
+
+}  // namespace earmark

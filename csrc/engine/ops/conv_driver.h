@@ -1,0 +1,129 @@
+// Splits a convolution into row blocks x panel blocks and calls the tile kernel on each with the rows' input pointers. Both
+// dtypes, all ops that multiply weights, 1-D and 2-D alike go through here: padding, stride and dilation are only pointers.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/pack_conv.h"
+#include "engine/op.h"
+
+namespace earmark {
+
+struct ConvUnit {
+  int row_begin, row_end;      // positions of the range, (t - range.begin) * width_out + w
+  int panel_begin, panel_end;
+};
+
+// How the positions and panels of one convolution are dealt out.
+class ConvGrid {
+ public:
+  template <class W>
+  ConvGrid(const PackedConv<W>& packed, int rows, int threads) : rows_(rows), panels_(packed.panels) {
+    const int tile = packed.packing.tile_rows;
+    // A block's inputs are read once for each panel: they should stay in the L2 cache.
+    constexpr size_t kBlockBytes = 256 << 10;
+    const size_t row_bytes = static_cast<size_t>(packed.shape.taps()) * packed.c_in_padded *
+                             std::max<size_t>(sizeof(W), packed.packing.scratch_per_input);
+    const int cached = static_cast<int>(std::min<size_t>(kBlockBytes / row_bytes, 384));
+    row_block_ = std::max(cached / tile, 4) * tile;
+    panel_block_ = panels_;
+    if (threads > 1) {
+      // About four units a thread: enough to even out, few enough to keep the blocks large.
+      const int wanted = 4 * threads;
+      const int blocks = ceil_div(rows_, row_block_);
+      panel_block_ = std::max(1, panels_ / std::max(1, ceil_div(wanted, blocks)));
+      const int units = blocks * ceil_div(panels_, panel_block_);
+      if (units < wanted) {
+        row_block_ = std::max(1, ceil_div(ceil_div(rows_, tile), ceil_div(wanted * blocks, units))) * tile;
+      }
+    }
+    row_block_ = std::min(row_block_, std::max(1, rows_));
+    panel_blocks_ = ceil_div(panels_, panel_block_);
+  }
+
+  int units() const { return ceil_div(rows_, row_block_) * panel_blocks_; }
+  int max_rows() const { return row_block_; }
+  int max_panels() const { return panel_block_; }
+
+  ConvUnit unit(int i) const {
+    const int row = i / panel_blocks_ * row_block_;
+    const int panel = i % panel_blocks_ * panel_block_;
+    return {row, std::min(row + row_block_, rows_), panel, std::min(panel + panel_block_, panels_)};
+  }
+
+ private:
+  static int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+  int rows_;
+  int panels_;
+  int row_block_;
+  int panel_block_;
+  int panel_blocks_;
+};
+
+// The scratch of one unit: input pointers and what the kernel asked for.
+template <class T, class W>
+class ConvScratch {
+ public:
+  ConvScratch(const PackedConv<W>& packed, int max_rows)
+      : pointers_(round_up(sizeof(const T*) * max_rows * packed.shape.taps())),
+        kernel_(round_up(static_cast<size_t>(max_rows) * packed.shape.taps() * packed.c_in_padded *
+                         packed.packing.scratch_per_input)) {}
+
+  size_t bytes() const { return pointers_ + kernel_; }
+  const T** pointers(char* scratch) const { return reinterpret_cast<const T**>(scratch); }
+  void* kernel(char* scratch) const { return scratch + pointers_; }
+
+ private:
+  static size_t round_up(size_t n) { return (n + 63) / 64 * 64; }
+
+  size_t pointers_;
+  size_t kernel_;
+};
+
+// Input pointers of output positions [row_begin, row_end), counted from time position `first`: [rows][taps].
+template <class T>
+void point_rows(const ConvShape& shape, const Place& in, int width_out, int first, int row_begin, int row_end,
+                const T* zero_row, const T** pointers) {
+  for (int row = row_begin; row < row_end; ++row) {
+    const int t = first + row / width_out;
+    const int w = row % width_out;
+    for (int kt = 0; kt < shape.time.kernel; ++kt) {
+      const int source_t = shape.source(shape.time, t, kt, in.length);
+      for (int kw = 0; kw < shape.width.kernel; ++kw) {
+        const int source_w = shape.source(shape.width, w, kw, in.width);
+        *pointers++ = source_t < 0 || source_w < 0 ? zero_row
+                                                   : in.row<T>(source_t) + source_w * in.stride;
+      }
+    }
+  }
+}
+
+// Calls kernel(call, unit, extra scratch) for every unit of the range, on all threads. `extra` bytes for each row and panel of a
+// unit are added to the scratch.
+template <class T, class W, class Kernel>
+void run_conv(Walk& walk, const PackedConv<W>& packed, const Place& in, int width_out, Range range,
+              const T* zero_row, size_t extra_per_output, const Kernel& kernel) {
+  const ConvGrid grid(packed, range.size() * width_out, walk.pool->threads());
+  const ConvScratch<T, W> layout(packed, grid.max_rows());
+  const size_t extra = extra_per_output * grid.max_rows() * grid.max_panels() * packed.packing.panel;
+  walk.reserve_scratch(layout.bytes() + extra);
+  walk.pool->parallel_for(grid.units(), [&](int i, int thread) {
+    const ConvUnit unit = grid.unit(i);
+    char* scratch = walk.scratch(thread);
+    const T** rows = layout.pointers(scratch);
+    point_rows(packed.shape, in, width_out, range.begin, unit.row_begin, unit.row_end, zero_row, rows);
+    const ConvCall<T, W> call = {rows,
+                                 unit.row_end - unit.row_begin,
+                                 packed.shape.taps(),
+                                 packed.c_in_padded,
+                                 packed.weights.data(),
+                                 unit.panel_begin,
+                                 unit.panel_end,
+                                 packed.shape.c_out,
+                                 layout.kernel(scratch)};
+    kernel(call, unit, scratch + layout.bytes());
+  });
+}
+
+}  // namespace earmark

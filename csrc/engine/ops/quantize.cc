@@ -1,0 +1,81 @@
+// quantize_s8 and dequantize_f32, on frames and on vectors.
+#include "engine/ops/elementwise.h"
+#include "engine/ops/ops.h"
+
+namespace earmark {
+namespace {
+
+// Frames to frames or vector to vector of the same size.
+class Convert : public Op {
+ public:
+  Convert(const OpArgs& args, const OpDesc& desc, DType from, DType to) : Op(desc) {
+    kind_ = args.find("in", desc.in).kind;
+    in_ = &args.in(kind_, from);
+    out = &args.tensor("out", desc.out, kind_, to, in_->channels);
+    args.check(in_->width == out->width, "widths ", in_->width, " and ", out->width, " differ");
+    (kind_ == Kind::kFrames ? frames_in : vectors_in) = {in_};
+    multiplier_ = args.floats("multiplier", in_->channels);
+  }
+
+ protected:
+  // body(input row, stride, output row, stride, rows) over the range; a vector is one row.
+  template <class From, class To, class Body>
+  void for_rows(Walk& walk, Range range, const Body& body) const {
+    const Place& from = walk[*in_];
+    const Place& to = walk[*out];
+    if (kind_ == Kind::kVector) {
+      body(from.vector<From>(), 0, to.vector<To>(), 0, 1);
+      return;
+    }
+    for_row_blocks(walk, range, to.width, in_->channels, [&](int row, int rows) {
+      body(from.row<From>(range.begin) + row * from.stride, from.stride,
+           to.row<To>(range.begin) + row * to.stride, to.stride, rows);
+    });
+  }
+
+  Kind kind_;
+  const Tensor* in_;
+  AlignedBuffer<float> multiplier_;
+};
+
+class QuantizeS8 final : public Convert {
+ public:
+  QuantizeS8(const OpArgs& args, const OpDesc& desc)
+      : Convert(args, desc, DType::kF32, DType::kS8), offset_(args.floats("offset", in_->channels)) {}
+
+  void run(Walk& walk, Range range) const override {
+    for_rows<float, uint8_t>(
+        walk, range, [&](const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride, int rows) {
+          walk.kernels->quantize_s8(x, x_stride, q, q_stride, rows, in_->channels, multiplier_.data(),
+                                    offset_.data(), out->zero_u8());
+        });
+  }
+
+ private:
+  AlignedBuffer<float> offset_;
+};
+
+class DequantizeF32 final : public Convert {
+ public:
+  DequantizeF32(const OpArgs& args, const OpDesc& desc) : Convert(args, desc, DType::kS8, DType::kF32) {}
+
+  void run(Walk& walk, Range range) const override {
+    for_rows<uint8_t, float>(
+        walk, range, [&](const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride, int rows) {
+          walk.kernels->dequantize_f32(q, q_stride, x, x_stride, rows, in_->channels, multiplier_.data(),
+                                       in_->zero_u8());
+        });
+  }
+};
+
+}  // namespace
+
+OpPtr make_quantize_s8(const OpArgs& args, const OpDesc& desc, Isa) {
+  return std::make_unique<QuantizeS8>(args, desc);
+}
+
+OpPtr make_dequantize_f32(const OpArgs& args, const OpDesc& desc, Isa) {
+  return std::make_unique<DequantizeF32>(args, desc);
+}
+
+}  // namespace earmark

@@ -1,0 +1,124 @@
+"""``earmark eval``: error rates of a model on a trial list."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from earmark.cli._output import (
+    CommandError,
+    add_command,
+    add_threads,
+    print_result,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from earmark import Embedder
+    from earmark.cli._output import Subparsers
+    from earmark.trials import Trials
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "eval",
+        run,
+        "Equal error rate and minimum detection cost (p_target 0.01, costs 1) on a trial list, "
+        "by cosine score; rates are fractions in [0, 1].",
+    )
+    parser.add_argument("model", metavar="MODEL", help="model file (.earmark)")
+    add_trials(parser, required=True)
+    add_threads(parser)
+
+
+def add_trials(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Add ``--trials`` and ``--root``."""
+    parser.add_argument(
+        "--trials",
+        metavar="LIST",
+        required=required,
+        help="lines '1 a b' (same speaker) or '0 a b'",
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", required=required, help="folder that the trials' paths start from"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Embed each recording once, score the trials, print the rates."""
+    import earmark
+
+    trials = read_both_classes(args.trials, args.root)
+    model = earmark.load(args.model, threads=args.threads)
+    rates = error_rates(trial_scores(trials, embed_recordings(args, model, trials.paths)), trials)
+    print_result(
+        args,
+        rates,
+        [
+            f"EER      {100 * rates['eer']:.3f} %",
+            f"min DCF  {rates['min_dcf']:.4f}  (p_target 0.01)",
+            f"trials   {rates['trials']}"
+            f"  ({rates['target']} target, {rates['nontarget']} non-target)",
+        ],
+    )
+    return 0
+
+
+def read_both_classes(path: str, root: str) -> Trials:
+    """Read trials; CommandError unless both classes are there, before any recording is embedded."""
+    from earmark.trials import read_trials
+
+    trials = read_trials(path, root)
+    target = int(trials.labels.sum())
+    if target in (0, len(trials.labels)):
+        raise CommandError(f"{path}: all {len(trials.labels)} trials are of one class")
+    return trials
+
+
+def embed_recordings(
+    args: argparse.Namespace, model: Embedder, paths: list[Path]
+) -> NDArray[np.float32]:
+    """Embeddings (n, dim) of all ``paths``.
+
+    Raises CommandError when any of them fails: rates over the others would mislead.
+    """
+    import numpy as np
+
+    rows: dict[int, NDArray[np.float32]] = {}
+    errors: list[str] = []
+    for index, embedding, error in progress(args, model.embed_each(paths), len(paths), "embed"):
+        if embedding is None:
+            errors.append(error)
+        else:
+            rows[index] = embedding
+    if errors:
+        raise CommandError(f"{len(errors)} of {len(paths)} recordings failed: {errors[0]}")
+    return np.stack([rows[index] for index in range(len(paths))])
+
+
+def trial_scores(trials: Trials, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Cosine scores (n_trials,) from the embeddings of ``trials.paths``."""
+    from earmark.metrics import cosine_score
+
+    return cosine_score(embeddings[trials.enrolment], embeddings[trials.test])
+
+
+def error_rates(scores: NDArray[np.float64], trials: Trials) -> dict[str, Any]:
+    """The result of ``earmark eval``: ``eer``, ``min_dcf`` and the numbers of trials."""
+    from earmark.metrics import eer, min_dcf
+
+    target = int(trials.labels.sum())
+    return {
+        "eer": eer(scores, trials.labels),
+        "min_dcf": min_dcf(scores, trials.labels),
+        "trials": len(trials.labels),
+        "target": target,
+        "nontarget": len(trials.labels) - target,
+    }

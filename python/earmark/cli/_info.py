@@ -1,0 +1,94 @@
+"""``earmark info``: what a model file holds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from earmark.cli._output import add_command, print_result, table
+
+if TYPE_CHECKING:
+    from earmark.cli._output import Subparsers
+
+_STATISTICS = ("min", "max", "mean", "std")
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "info",
+        run,
+        "Layers, precision, sizes, calibration and weight statistics, measured figures and "
+        "checksum of a model file.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="model file (.earmark)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the model's description."""
+    import earmark
+
+    info = earmark.load(args.model).info()
+    print_result(args, info, _lines(args.model, info))
+    return 0
+
+
+def _lines(path: str, info: dict[str, Any]) -> Iterator[str]:
+    threshold = info["threshold"]
+    yield from _pairs(
+        path,
+        {
+            "family": info["family"],
+            "scheme": info["scheme"],
+            "parameters": f"{info['parameters']:,}",
+            "file": f"{info['file_bytes']:,} bytes, {100 * info['size_fraction']:.2f} % of float32",
+            "threshold": "none" if threshold is None else f"{threshold:.4f}",
+            "format": info["format_version"],
+            "sha256": info["sha256"],
+            "runs on": f"{info['device']}, {info['isa']}, {info['threads']} threads",
+        },
+    )
+    for title in ("front_end", "calibration", "measured"):
+        yield ""
+        if info[title]:
+            yield from _pairs(title.replace("_", " "), info[title])
+        else:
+            yield f"{title.replace('_', ' ')}: nothing recorded"
+    yield ""
+    yield "layers (statistics: of the weights as trained, of the output as calibration saw it)"
+    header = ["name", "op", "precision", "params", "bytes"]
+    header += [f"w {key}" for key in _STATISTICS] + [f"out {key}" for key in _STATISTICS]
+    yield from table(header, [_layer_row(layer) for layer in info["layers"]])
+
+
+def _pairs(title: str, values: dict[str, Any]) -> Iterator[str]:
+    """A title, then one indented ``key  value`` line per item; nested keys are joined by dots."""
+    flat: dict[str, str] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                visit(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            flat[prefix] = f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    visit("", values)
+    yield title
+    width = max(map(len, flat))
+    for key, value in flat.items():
+        yield f"  {key:{width}}  {value}"
+
+
+def _layer_row(layer: dict[str, Any]) -> list[str]:
+    row = [
+        layer["name"],
+        layer["op"],
+        layer["precision"],
+        str(layer["params"]),
+        str(layer["bytes"]),
+    ]
+    for statistics in (layer["weight"], layer["activation"]):
+        row += [f"{statistics[key]:.4g}" if statistics else "" for key in _STATISTICS]
+    return row

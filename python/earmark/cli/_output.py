@@ -1,0 +1,179 @@
+"""What the commands share: output as text or JSON, progress bars, common options, atomic files."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+T = TypeVar("T")
+
+
+class CommandError(Exception):
+    """An error that is the whole message for the user."""
+
+
+def add_command(
+    subparsers: Subparsers, name: str, run: Callable[[argparse.Namespace], int], description: str
+) -> argparse.ArgumentParser:
+    """Add a command's parser with the options that every command has."""
+    parser = subparsers.add_parser(
+        name, help=description, description=description, allow_abbrev=False
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no warnings")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threads`` for a command that runs a model."""
+    parser.add_argument(
+        "--threads",
+        type=positive_int,
+        metavar="N",
+        help="threads of the engine (default: the physical cores this process may use)",
+    )
+
+
+def positive_int(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return value
+
+
+def cosine_threshold(text: str) -> float:
+    """argparse type: a number in [-1, 1]."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -1.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be a number in [-1, 1], got {text!r}")
+    return value
+
+
+def print_result(args: argparse.Namespace, result: dict[str, Any], lines: Iterable[str]) -> None:
+    """Print ``result`` as one JSON object under ``--json``, else ``lines``."""
+    if args.json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        for line in lines:
+            print(_encodable(line, sys.stdout))
+
+
+def print_error(message: str) -> None:
+    """Print one line on stderr, whatever line breaks ``message`` has."""
+    print(_encodable(f"earmark: error: {' '.join(message.split())}", sys.stderr), file=sys.stderr)
+
+
+def warnings_on_one_line(quiet: bool) -> None:
+    """Show Python warnings as single lines on stderr, or not at all.
+
+    To be called within ``warnings.catch_warnings``, which puts the old way back.
+    """
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if not quiet:
+            line = f"earmark: warning: {' '.join(str(message).split())}"
+            print(_encodable(line, sys.stderr), file=sys.stderr)
+
+    warnings.showwarning = show
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a text table; columns of numbers are aligned to the right."""
+    cells = [list(row) for row in rows]
+    columns = list(zip(header, *cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(_is_number(cell) for cell in column[1:]) for column in columns]
+    return [
+        "  ".join(
+            cell.rjust(width) if at_right else cell.ljust(width)
+            for cell, width, at_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in [list(header), *cells]
+    ]
+
+
+def progress(
+    args: argparse.Namespace, items: Iterable[T], total: int, description: str
+) -> Iterator[T]:
+    """Pass ``items`` on under a progress bar, if stderr is a terminal and not ``--quiet``."""
+    from tqdm import tqdm
+
+    # disable=None is tqdm's word for "only on a terminal".
+    yield from tqdm(
+        items, desc=description, total=total, delay=0.5, disable=args.quiet or None, leave=False
+    )
+
+
+@contextlib.contextmanager
+def progress_callback(
+    args: argparse.Namespace, description: str
+) -> Iterator[Callable[[int, int], None]]:
+    """As ``progress``, for work that reports ``(done, total)`` by a callback."""
+    from tqdm import tqdm
+
+    with tqdm(desc=description, delay=0.5, disable=args.quiet or None, leave=False) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update
+
+
+@contextlib.contextmanager
+def atomic_output(path: str) -> Iterator[Path]:
+    """Yield a path to write to that takes ``path``'s place only when the block succeeds.
+
+    Raises OSError before the block when the folder cannot be written. A device or pipe is written
+    to directly.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise CommandError(f"{path}: is a folder, not a file to write")
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    if not target.parent.is_dir():
+        raise CommandError(f"{path}: the folder {target.parent} does not exist")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_number(cell: str) -> bool:
+    if not cell:
+        return True
+    try:
+        float(cell.rstrip("%").replace(",", ""))
+    except ValueError:
+        return False
+    return True
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """``text`` with escapes for what the stream cannot encode (file names may be any bytes)."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,0 +1,179 @@
+"""``earmark quantize``: from a checkpoint to a model file, with the figures measured on it."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earmark.cli._eval import (
+    add_trials,
+    embed_recordings,
+    error_rates,
+    read_both_classes,
+    trial_scores,
+)
+from earmark.cli._output import (
+    CommandError,
+    add_command,
+    atomic_output,
+    print_result,
+    progress_callback,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from earmark import Embedder
+    from earmark.cli._output import Subparsers
+    from earmark.trials import Trials
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "quantize",
+        run,
+        "Quantize a checkpoint and write a model file. With --trials, the error rates before and "
+        "after, and the threshold of the equal error rate, are stored in it.",
+    )
+    parser.add_argument(
+        "checkpoint",
+        metavar="CKPT",
+        help="state dict, safetensors file or a toolkit's model folder",
+    )
+    parser.add_argument("--family", metavar="F", required=True, help="such as speechbrain")
+    parser.add_argument(
+        "--calibrate",
+        metavar="DIR|LIST",
+        required=True,
+        help="recordings whose activations set the ranges: a folder, or a list of one path a line",
+    )
+    parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="file to write")
+    parser.add_argument("--scheme", metavar="S", default="int8", help="int8 (default) or fp32")
+    parser.add_argument(
+        "--precision",
+        type=_precisions,
+        default={},
+        metavar="LAYER=fp32,...",
+        help="layers that keep another precision",
+    )
+    parser.add_argument(
+        "--observer",
+        choices=("minmax", "percentile"),
+        default="minmax",
+        help="how ranges follow from what calibration saw (default: minmax)",
+    )
+    add_trials(parser, required=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Quantize, measure where trials are given, write the file, print a summary."""
+    import earmark
+    from earmark.families import load_checkpoint
+    from earmark.trials import read_recordings
+
+    if (args.trials is None) != (args.root is None):
+        raise CommandError("--trials and --root are given together or not at all")
+    trials = read_both_classes(args.trials, args.root) if args.trials else None
+    recordings = read_recordings(args.calibrate)
+    net = load_checkpoint(args.checkpoint, args.family)
+    with atomic_output(args.output) as temporary:
+        with progress_callback(args, "calibrate") as progress:
+            quantized = earmark.quantize(
+                net,
+                recordings,
+                scheme=args.scheme,
+                precision=args.precision,
+                observer=args.observer,
+                progress=progress,
+            )
+        quantized.save(temporary)
+        model = earmark.load(temporary)
+        if trials is not None:
+            threshold, measured = _measure(args, net, model, trials)
+            quantized.save(temporary, threshold=threshold, measured=measured)
+            model = earmark.load(temporary)
+        info = model.info()
+    result = {
+        "output": args.output,
+        "scheme": info["scheme"],
+        "calibration_recordings": len(recordings),
+        "parameters": info["parameters"],
+        "file_bytes": info["file_bytes"],
+        "size_fraction": info["size_fraction"],
+        "threshold": info["threshold"],
+        "measured": info["measured"],
+        "sha256": info["sha256"],
+    }
+    print_result(args, result, _lines(result))
+    return 0
+
+
+def _precisions(text: str) -> dict[str, str]:
+    """argparse type: ``layer=precision,...``."""
+    precisions: dict[str, str] = {}
+    for item in text.split(","):
+        layer, equals, precision = item.partition("=")
+        if not (layer and equals and precision):
+            raise argparse.ArgumentTypeError(f"must be LAYER=PRECISION,..., got {item!r}")
+        if layer in precisions:
+            raise argparse.ArgumentTypeError(f"names layer {layer!r} twice")
+        precisions[layer] = precision
+    return precisions
+
+
+def _measure(
+    args: argparse.Namespace, net: torch.nn.Module, model: Embedder, trials: Trials
+) -> tuple[float, dict[str, Any]]:
+    """Threshold of the equal error rate, and what the model and its FP32 form do on the trials."""
+    import earmark
+    from earmark.metrics import cosine_score, eer_threshold
+
+    with tempfile.TemporaryDirectory() as folder:
+        reference_file = Path(folder, "fp32.earmark")
+        earmark.quantize(net, [], scheme="fp32").save(reference_file)
+        reference = embed_recordings(args, earmark.load(reference_file), trials.paths)
+    embeddings = embed_recordings(args, model, trials.paths)
+    scores = trial_scores(trials, embeddings)
+    rates = error_rates(scores, trials)
+    fp32_rates = error_rates(trial_scores(trials, reference), trials)
+    cosines = cosine_score(embeddings, reference)
+    measured = {
+        **rates,
+        "trial_list": Path(args.trials).name,
+        "recordings": len(trials.paths),
+        "fp32_eer": fp32_rates["eer"],
+        "fp32_min_dcf": fp32_rates["min_dcf"],
+        "mean_cosine_to_fp32": float(cosines.mean()),
+        "worst_cosine_to_fp32": float(cosines.min()),
+    }
+    return eer_threshold(scores, trials.labels), measured
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{result['output']}: {result['scheme']}, {result['parameters']:,} parameters, "
+        f"{result['file_bytes']:,} bytes, {100 * result['size_fraction']:.2f} % of float32"
+    )
+    yield f"calibrated on {result['calibration_recordings']} recordings"
+    measured = result["measured"]
+    if measured:
+        yield (
+            f"{measured['trial_list']}: {measured['trials']} trials of "
+            f"{measured['recordings']} recordings"
+        )
+        for name, key, factor, unit in (
+            ("EER", "eer", 100.0, " %"),
+            ("min DCF", "min_dcf", 1.0, ""),
+        ):
+            before, after = factor * measured[f"fp32_{key}"], factor * measured[key]
+            yield f"{name:8} {after:.4f}{unit}  (FP32 {before:.4f}{unit}, {after - before:+.4f})"
+        yield (
+            f"cosine to FP32: mean {measured['mean_cosine_to_fp32']:.6f}, "
+            f"worst {measured['worst_cosine_to_fp32']:.6f}"
+        )
+        yield f"threshold of the equal error rate: {result['threshold']:.4f}"

@@ -1,0 +1,236 @@
+"""Runs a model file on recordings, without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark import modelfile
+from earmark.audio import read_audio
+from earmark.errors import AudioError, FormatError
+from earmark.frontend import make_front_end
+from earmark.modelfile import JSON_ERRORS, ModelFile
+from earmark.plan import INPUT, OUTPUT, make_engine
+
+Array = NDArray[Any]
+Embeddings = NDArray[np.float32]
+
+# Recordings are read and run in groups of about ten minutes of speech: enough to keep all threads
+# busy, little enough to hold.
+_GROUP_FRAMES = 60_000
+
+
+class Embedder:
+    """A speaker-verification model ready to run: thread-safe, picklable, without torch.
+
+    Each recording's embedding has the same bits alone, in a list, and with any number of threads.
+    Made by ``earmark.load``.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | ModelFile,
+        *,
+        threads: int | None = None,
+        isa: str = "",
+    ) -> None:
+        self._source = source if isinstance(source, ModelFile) else Path(source)
+        self._options = {"threads": threads, "isa": isa}
+        model = source if isinstance(source, ModelFile) else modelfile.read(source)
+        name = "model" if isinstance(source, ModelFile) else os.fspath(source)
+        try:
+            self._engine = make_engine(model.plan, model.arrays, isa=isa, threads=threads or 0)
+            self.front_end = make_front_end(model.metadata["front_end"])
+            tensors = model.plan["tensors"]
+            self._features = int(tensors[INPUT]["channels"])
+            self.embedding_size = int(tensors[OUTPUT]["channels"])
+            self.threshold = _threshold(model.metadata["threshold"])
+        except JSON_ERRORS as error:
+            raise FormatError(f"{name}: {' '.join(str(error).split())}") from error
+        self._metadata = model.metadata
+        self._stored = {key: array.nbytes for key, array in model.arrays.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"source": self._source, "options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["source"], **state["options"])  # type: ignore[misc]
+
+    @property
+    def isa(self) -> str:
+        """The instruction set whose kernels run, such as ``avx512_vnni``."""
+        return self._engine.isa
+
+    @property
+    def threads(self) -> int:
+        """How many threads the engine uses."""
+        return self._engine.threads
+
+    @property
+    def device(self) -> str:
+        """Where the engine runs."""
+        return "cpu"
+
+    def embed(self, recordings: Any, sample_rate: int = 16000) -> Embeddings:
+        """Embeddings of one recording or a list of recordings, (n, 192) float32, not normalised.
+
+        recordings: a path, a waveform (samples,) or (samples, channels), float in [-1, 1] or integer,
+        or a list of these. sample_rate: of the waveforms, in Hz; files have their own. Raises
+        AudioError, naming the recording and the value, for the first that cannot be used.
+        """
+        items = recordings if isinstance(recordings, list | tuple) else [recordings]
+        rows = []
+        for index, embedding, error in self.embed_each(items, sample_rate):
+            if embedding is None:
+                raise AudioError(error if len(items) == 1 else f"recording {index}: {error}")
+            rows.append(embedding)
+        return np.stack(rows) if rows else np.empty((0, self.embedding_size), dtype=np.float32)
+
+    def embed_each(
+        self,
+        recordings: Iterable[Any],
+        sample_rate: int = 16000,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[tuple[int, Embeddings | None, str]]:
+        """Embed recordings in bulk; what cannot be used becomes an error, nothing else is lost.
+
+        Yields (index, embedding (192,) or None, error or "") in order. progress: called with
+        (done, total).
+        """
+        items = list(recordings)
+        done = 0
+        for group in self._groups(items, sample_rate):
+            usable = [features for features, _ in group if features is not None]
+            rows = iter(self._engine.run(usable))
+            for features, error in group:
+                embedding = None if features is None else next(rows)
+                if embedding is not None and not np.isfinite(embedding).all():
+                    embedding, error = None, "the embedding is not finite"
+                yield done, embedding, error
+                done += 1
+                if progress is not None:
+                    progress(done, len(items))
+
+    def embed_features(self, features: Any) -> Embeddings:
+        """Embeddings of normalised features: (frames, 80), a list of them, or (n, frames, 80).
+
+        Any lengths from ``min_frames`` on. Returns (n, 192) float32. Raises ValueError, naming the
+        item and the value, for a wrong shape, too few frames, NaN or Inf.
+        """
+        if isinstance(features, list | tuple):
+            items = list(features)
+        else:
+            array = np.asarray(features)
+            items = list(array) if array.ndim == 3 else [array]
+        return self._engine.run([self._checked(item, i) for i, item in enumerate(items)])
+
+    @property
+    def min_frames(self) -> int:
+        """The shortest input in frames: reflect padding needs more frames than it adds."""
+        return self._engine.min_length
+
+    def info(self) -> dict[str, Any]:
+        """What the file holds and what runs it, ready for JSON."""
+        meta = self._metadata
+        if isinstance(self._source, ModelFile):
+            file_bytes = len(modelfile.to_bytes(self._source))
+        else:
+            file_bytes = self._source.stat().st_size
+        return {
+            "family": meta["family"],
+            "format_version": meta["format"],
+            "scheme": meta["scheme"],
+            "layers": [self._layer(layer) for layer in meta["layers"]],
+            "parameters": meta["parameters"],
+            "file_bytes": file_bytes,
+            "size_fraction": file_bytes / (4 * meta["parameters"]),
+            "threshold": self.threshold,
+            "measured": meta["measured"],
+            "calibration": meta["calibration"],
+            "front_end": meta["front_end"],
+            "sha256": meta["sha256"],
+            "isa": self.isa,
+            "threads": self.threads,
+            "device": self.device,
+        }
+
+    def _layer(self, layer: dict[str, Any]) -> dict[str, Any]:
+        stored = [
+            size for key, size in self._stored.items() if key.rpartition(".")[0] == layer["name"]
+        ]
+        return {
+            "name": layer["name"],
+            "op": layer["op"],
+            "precision": layer["precision"],
+            "params": layer["parameters"],
+            "bytes": sum(stored),
+            "weight": layer["weight_stats"],
+            "activation": layer["activation_stats"],
+        }
+
+    def _groups(self, items: list[Any], sample_rate: int) -> Iterator[list[tuple[Array | None, str]]]:
+        group: list[tuple[Array | None, str]] = []
+        frames = 0
+        for item in items:
+            features, error = None, ""
+            try:
+                features = self._front_end(item, sample_rate)
+                frames += len(features)
+            except AudioError as reason:
+                error = str(reason)
+            group.append((features, error))
+            if frames >= _GROUP_FRAMES:
+                yield group
+                group, frames = [], 0
+        if group:
+            yield group
+
+    def _front_end(self, item: Any, sample_rate: int) -> Array:
+        audio = read_audio(item, sample_rate, min_samples=self._min_samples())
+        return self.front_end(audio.samples)
+
+    def _min_samples(self) -> int:
+        return max(self.front_end.min_samples, self.front_end.samples_of_frames(self.min_frames))
+
+    def _checked(self, item: Any, index: int) -> Array:
+        features = np.ascontiguousarray(item, dtype=np.float32)
+        if features.ndim != 2 or features.shape[1] != self._features:
+            raise ValueError(
+                f"features {index}: shape {features.shape}, expected (frames, {self._features})"
+            )
+        reason = self._engine.why_not(len(features))
+        if reason:
+            raise ValueError(f"features {index}: {reason}")
+        if not np.isfinite(features).all():
+            frame = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
+            raise ValueError(f"features {index}: NaN or Inf in frame {frame}")
+        return features
+
+
+def load(
+    path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None
+) -> Embedder:
+    """Load a model file.
+
+    device: "cpu". threads: of the engine; the default is the physical cores this process may use.
+    The instruction set is the best one there is, or the one that ``EARMARK_ISA`` names. Raises
+    FormatError for a file that is not intact, ValueError for anything else that cannot be had.
+    """
+    if device != "cpu":
+        raise ValueError(f"device {device!r} is not supported yet: known is cpu")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}, expected at least 1")
+    return Embedder(path, threads=threads)
+
+
+def _threshold(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and -1 <= value <= 1:
+        return float(value)
+    raise ValueError(f"threshold is {value!r}, expected a number in [-1, 1]")

@@ -1,0 +1,319 @@
+"""SpeechBrain: ``embedding_model.ckpt`` alone, or the savedir of ``spkrec-ecapa-voxceleb``.
+
+The savedir's ``hyperparams.yaml`` is HyperPyYAML, whose tags (``!new:``, ``!name:``, ``!apply:``)
+would create objects; here they are data. Its ``mean_var_norm_emb.ckpt`` is a mean over training
+embeddings that SpeechBrain subtracts only in ``encode_batch(..., normalize=True)``; neither
+``encode_batch`` by default nor ``verify_batch`` does, so it is not read.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from earmark.errors import FormatError, first_line
+from earmark.frontend import SpeechBrainFbank
+from earmark.nn.config import EcapaConfig
+from earmark.nn.ecapa import EcapaTdnn
+
+__all__ = ["load"]
+
+_StateDict = dict[str, Tensor]
+
+# Dilations leave no trace in the weights; all published models of this shape have these.
+_DILATIONS = (1, 2, 3, 4, 1)
+
+# What SpeechBrain's constructors take where the yaml is silent, for arguments that change results.
+_NETWORK_DEFAULTS = {
+    "channels": [512, 512, 512, 512, 1536],
+    "kernel_sizes": [5, 3, 3, 3, 1],
+    "dilations": [1, 2, 3, 4, 1],
+    "attention_channels": 128,
+    "res2net_scale": 8,
+    "se_channels": 128,
+    "lin_neurons": 192,
+}
+_FBANK_ONLY = {
+    "deltas": False,
+    "context": False,
+    "sample_rate": 16000,
+    "f_min": 0,
+    "f_max": 8000,
+    "n_fft": 400,
+    "filter_shape": "triangular",
+    "param_rand_factor": 0.0,
+    "win_length": 25,
+    "hop_length": 10,
+}
+
+
+def load(path: Path) -> EcapaTdnn:
+    """The network of a state dict, safetensors file or savedir, in evaluation mode."""
+    if not path.is_dir():
+        state = _read_state_dict(path)
+        return _build(_config_from_shapes(state, path), state, path)
+    recipe = path / "hyperparams.yaml"
+    if not recipe.is_file():
+        raise FormatError(f"{path}: no hyperparams.yaml in this folder")
+    config = _config_from_recipe(_Recipe.read(recipe))
+    weights = path / "embedding_model.ckpt"
+    return _build(config, _read_state_dict(weights), weights)
+
+
+def _build(config: EcapaConfig, state: _StateDict, path: Path) -> EcapaTdnn:
+    """The network around the given weights. On the meta device nothing is allocated first."""
+    try:
+        with torch.device("meta"):
+            net = EcapaTdnn(config, SpeechBrainFbank(config.n_mels), family="speechbrain")
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}") from error
+    wanted = net.state_dict()
+    for key in wanted:
+        if key not in state:
+            raise FormatError(f"{path}: {key} is missing")
+    for key, tensor in state.items():
+        if key not in wanted:
+            raise FormatError(f"{path}: {key} {tuple(tensor.shape)} is not part of an ECAPA-TDNN")
+        _check_tensor(key, tensor, wanted[key], path)
+    state = {
+        key: tensor.to(wanted[key].dtype, copy=True).contiguous() for key, tensor in state.items()
+    }
+    net.load_state_dict(state, strict=True, assign=True)
+    return net.eval().requires_grad_(False)
+
+
+def _check_tensor(key: str, tensor: Tensor, wanted: Tensor, path: Path) -> None:
+    if tensor.shape != wanted.shape:
+        raise FormatError(f"{path}: {key} is {tuple(tensor.shape)}, expected {tuple(wanted.shape)}")
+    if tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_complex():
+        raise FormatError(f"{path}: {key} is {tensor.dtype}, expected {wanted.dtype}")
+    finite = torch.isfinite(tensor)
+    if not finite.all():
+        raise FormatError(f"{path}: {key} holds {tensor[~finite][0].item()}")
+    if key.endswith("running_var") and tensor.min() < 0:
+        raise FormatError(f"{path}: {key} holds {tensor.min().item():g}, a variance")
+
+
+def _read_state_dict(path: Path) -> _StateDict:
+    """Named tensors on the CPU, from a torch or safetensors file, told apart by their first bytes.
+
+    Raises OSError when the file cannot be read, FormatError when it is neither.
+    """
+    with path.open("rb") as file:
+        head = file.read(9)
+    # Eight bytes of header length, then JSON.
+    is_safetensors = head[8:] == b"{"
+    try:
+        if is_safetensors:
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise FormatError(f"{path}: not a plain state dict (weights_only)") from error
+    except SafetensorError as error:
+        raise FormatError(f"{path}: broken safetensors file: {first_line(error)}") from error
+    # torch.load lets through whatever its parts raise for a damaged file.
+    except Exception as error:
+        raise FormatError(f"{path}: broken torch file: {first_line(error)}") from error
+    if not isinstance(content, dict) or not content:
+        raise FormatError(f"{path}: holds {type(content).__name__}, not a state dict")
+    for key, tensor in content.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise FormatError(
+                f"{path}: not a state dict: {key!r} is {type(tensor).__name__}, not a tensor"
+            )
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise FormatError(f"{path}: {key} is not a plain tensor")
+        # A stride of 0 makes any size out of nothing.
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise FormatError(f"{path}: {key} {tuple(tensor.shape)} is larger than its data")
+    return content
+
+
+def _config_from_shapes(state: _StateDict, path: Path) -> EcapaConfig:
+    def shape(key: str, rank: int = 3) -> tuple[int, ...]:
+        if key not in state:
+            raise FormatError(f"{path}: {key} is missing: not an ECAPA-TDNN of SpeechBrain's")
+        if state[key].ndim != rank:
+            raise FormatError(f"{path}: {key} is {tuple(state[key].shape)}, expected {rank} axes")
+        return tuple(state[key].shape)
+
+    def count(prefix: str) -> int:
+        numbered = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+        return len({found[1] for key in state if (found := numbered.match(key))})
+
+    first = shape("blocks.0.conv.conv.weight")
+    blocks = range(1, count("blocks"))
+    res2 = [shape(f"blocks.{i}.res2net_block.blocks.0.conv.conv.weight") for i in blocks]
+    aggregation = shape("mfa.conv.conv.weight")
+    if len(blocks) + 2 != len(_DILATIONS):
+        raise FormatError(
+            f"{path}: {len(blocks)} SE-Res2 blocks: only a model folder with its hyperparams.yaml "
+            f"can tell dilations other than {_DILATIONS}"
+        )
+    widths = [shape(f"blocks.{i}.tdnn1.conv.conv.weight")[0] for i in blocks]
+    return _checked_config(
+        path,
+        n_mels=first[1],
+        channels=(first[0], *widths, aggregation[0]),
+        kernel_sizes=(first[2], *(weight[2] for weight in res2), aggregation[2]),
+        dilations=_DILATIONS,
+        attention_channels=shape("asp.conv.conv.weight")[1],
+        res2_scale=count("blocks.1.res2net_block.blocks") + 1,
+        se_channels=shape("blocks.1.se_block.conv1.conv.weight")[0],
+        embedding=shape("fc.conv.weight")[0],
+    )
+
+
+def _checked_config(path: Path, **fields: Any) -> EcapaConfig:
+    try:
+        return EcapaConfig(**fields)
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Tagged:
+    """A yaml node with a tag of HyperPyYAML, as data."""
+
+    tag: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """The top-level mapping of a hyperparams.yaml."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> _Recipe:
+        import yaml
+
+        class Loader(yaml.SafeLoader):
+            """Plain yaml; ``!anything`` becomes a _Tagged."""
+
+        def tagged(loader: Loader, suffix: str, node: yaml.Node) -> _Tagged:
+            if isinstance(node, yaml.MappingNode):
+                return _Tagged(suffix, loader.construct_mapping(node, deep=True))
+            if isinstance(node, yaml.SequenceNode):
+                return _Tagged(suffix, loader.construct_sequence(node, deep=True))
+            return _Tagged(suffix, node.value)
+
+        Loader.add_multi_constructor("!", tagged)
+        try:
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        # ValueError: not UTF-8, or a date that does not exist.
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise FormatError(f"{path}: broken yaml: {first_line(error)}") from error
+        if not isinstance(content, dict):
+            raise FormatError(f"{path}: holds {type(content).__name__}, not a mapping")
+        return cls(path, content)
+
+    def get(self, key: str) -> Any:
+        """A top-level value, with references followed."""
+        if key not in self.content:
+            raise FormatError(f"{self.path}: {key} is missing")
+        return self._resolve(self.content[key], key)
+
+    def arguments(self, key: str, class_name: str) -> dict[str, Any]:
+        """The arguments of a top-level ``!new:`` whose class must be ``class_name``."""
+        found = self.get(key)
+        if not isinstance(found, _Tagged) or found.tag.rpartition(".")[2] != class_name:
+            what = f"!{found.tag}" if isinstance(found, _Tagged) else repr(found)
+            raise FormatError(f"{self.path}: {key} is {what}, expected !new:...{class_name}")
+        if not isinstance(found.value, dict):
+            if found.value == "":
+                return {}
+            raise FormatError(f"{self.path}: the arguments of {key} need names")
+        return {name: self._resolve(value, key) for name, value in found.value.items()}
+
+    def _resolve(self, value: Any, key: str) -> Any:
+        """The value, or the items of a list, with references followed."""
+        value = self._follow(value, key)
+        return [self._follow(item, key) for item in value] if isinstance(value, list) else value
+
+    def _follow(self, value: Any, key: str) -> Any:
+        for _ in range(len(self.content) + 1):
+            if not isinstance(value, _Tagged) or value.tag not in ("ref", "copy"):
+                return value
+            match = re.fullmatch(r"<(\w+)>", str(value.value).strip())
+            if match is None or match[1] not in self.content:
+                raise FormatError(
+                    f"{self.path}: {key}: cannot follow the reference {value.value!r}"
+                )
+            value = self.content[match[1]]
+        raise FormatError(f"{self.path}: {key}: its references go round in a circle")
+
+
+def _config_from_recipe(recipe: _Recipe) -> EcapaConfig:
+    """Network and front end of a hyperparams.yaml; FormatError for what earmark cannot do."""
+    fbank = recipe.arguments("compute_features", "Fbank")
+    n_mels = fbank.pop("n_mels", 40)
+    _only(recipe, "compute_features", fbank, _FBANK_ONLY)
+    normalisation = recipe.arguments("mean_var_norm", "InputNormalization")
+    # Both must be given: SpeechBrain's defaults are others.
+    for name, wanted in (("norm_type", "sentence"), ("std_norm", False)):
+        if normalisation.get(name) != wanted:
+            raise FormatError(
+                f"{recipe.path}: mean_var_norm: {name} is {normalisation.get(name)!r}, "
+                f"only {wanted!r} is supported"
+            )
+
+    network = recipe.arguments("embedding_model", "ECAPA_TDNN")
+    given = {name: network.pop(name, default) for name, default in _NETWORK_DEFAULTS.items()}
+    if network.pop("input_size", None) != n_mels:
+        raise FormatError(f"{recipe.path}: embedding_model: input_size is not n_mels, {n_mels!r}")
+    groups = network.pop("groups", [])
+    activation = network.pop("activation", _Tagged("name:torch.nn.ReLU", ""))
+    plain = isinstance(groups, list) and all(group == 1 for group in groups)
+    if not plain or not isinstance(activation, _Tagged) or not activation.tag.endswith(".ReLU"):
+        raise FormatError(
+            f"{recipe.path}: embedding_model: only groups of 1 and ReLU are supported, "
+            f"got {groups!r} and {activation!r}"
+        )
+    network.pop("device", None)
+    network.pop("dropout", None)  # of training only
+    _only(recipe, "embedding_model", network, {"global_context": True})
+    return _checked_config(
+        recipe.path,
+        n_mels=_integer(recipe, "n_mels", n_mels),
+        channels=_integers(recipe, "channels", given["channels"]),
+        kernel_sizes=_integers(recipe, "kernel_sizes", given["kernel_sizes"]),
+        dilations=_integers(recipe, "dilations", given["dilations"]),
+        attention_channels=_integer(recipe, "attention_channels", given["attention_channels"]),
+        res2_scale=_integer(recipe, "res2net_scale", given["res2net_scale"]),
+        se_channels=_integer(recipe, "se_channels", given["se_channels"]),
+        embedding=_integer(recipe, "lin_neurons", given["lin_neurons"]),
+    )
+
+
+def _only(
+    recipe: _Recipe, key: str, arguments: Mapping[str, Any], allowed: Mapping[str, Any]
+) -> None:
+    """Arguments that are given must have the one value that is supported."""
+    for name, value in arguments.items():
+        if name not in allowed or value != allowed[name]:
+            raise FormatError(f"{recipe.path}: {key}: {name} = {value!r} is not supported")
+
+
+def _integer(recipe: _Recipe, name: str, value: Any) -> int:
+    # The largest published width is 3072; what lies far beyond is no network but a trap.
+    if type(value) is not int or not 1 <= value <= 1 << 16:
+        raise FormatError(f"{recipe.path}: {name} is {value!r}, expected a positive integer")
+    return value
+
+
+def _integers(recipe: _Recipe, name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > 16:
+        raise FormatError(f"{recipe.path}: {name} is {value!r}, expected a list of integers")
+    return tuple(_integer(recipe, name, item) for item in value)

@@ -1,0 +1,69 @@
+"""Front ends: from a waveform to the normalised features that a family's networks were trained on.
+
+Another family's front end is a module beside :mod:`earmark.frontend.speechbrain` and a line in
+``_FRONT_ENDS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.errors import FormatError
+from earmark.frontend.speechbrain import SpeechBrainFbank
+
+__all__ = ["FrontEnd", "SpeechBrainFbank", "make_front_end"]
+
+
+class FrontEnd(Protocol):
+    """What every front end offers. Objects hold no state of a recording and can be pickled."""
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Sampling rate of the waveforms it takes."""
+        ...
+
+    @property
+    def n_features(self) -> int:
+        """Features a frame."""
+        ...
+
+    @property
+    def min_samples(self) -> int:
+        """Fewest samples from which it makes a frame."""
+        ...
+
+    def samples_of_frames(self, frames: int) -> int:
+        """Fewest samples that give at least ``frames`` frames."""
+        ...
+
+    def __call__(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalised features (T, n_features) of a mono waveform (n,) with samples in [-1, 1].
+
+        Raises AudioError for another rank or dtype and for fewer samples than ``min_samples``.
+        Finite samples are the caller's part (:func:`earmark.audio.read_audio` sees to it).
+        """
+        ...
+
+    def spec(self) -> dict[str, Any]:
+        """Plain values for JSON from which :func:`make_front_end` makes an equal front end."""
+        ...
+
+
+_FRONT_ENDS: dict[str, Callable[[Mapping[str, Any]], FrontEnd]] = {
+    "speechbrain": SpeechBrainFbank.from_spec,
+}
+
+
+def make_front_end(spec: Mapping[str, Any]) -> FrontEnd:
+    """The front end that ``spec`` describes; ``spec["name"]`` says which.
+
+    Raises FormatError for an unknown name and for values that the front end refuses.
+    """
+    name = spec.get("name")
+    if not isinstance(name, str) or name not in _FRONT_ENDS:
+        raise FormatError(f"front end {name!r} is unknown; known: {', '.join(sorted(_FRONT_ENDS))}")
+    return _FRONT_ENDS[name](spec)

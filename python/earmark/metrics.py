@@ -1,0 +1,142 @@
+"""Speaker-verification scores and error rates: cosine score, EER, minimum detection cost.
+
+Scores are higher when two recordings are more likely of one speaker. Labels are 1 for a target
+trial (same speaker) and 0 for a non-target one. A trial is accepted when its score is at or above
+the threshold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["cosine_score", "eer", "eer_threshold", "min_dcf"]
+
+
+def cosine_score(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    """Cosine of the angle between speaker embeddings, computed in float64.
+
+    ``a`` and ``b``: (..., dim), broadcast against each other. Returns (...,), in [-1, 1]; two
+    vectors give a 0-d array. Raises ValueError for unequal ``dim``, for a NaN or Inf, and for a
+    zero embedding, which has no direction.
+
+    >>> float(cosine_score([3.0, 4.0], [4.0, 3.0]))
+    0.96
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.ndim == 0 or y.ndim == 0 or x.shape[-1] != y.shape[-1]:
+        raise ValueError(f"embeddings of shapes {x.shape} and {y.shape} differ in dimension")
+    for name, value in (("a", x), ("b", y)):
+        if not np.isfinite(value).all():
+            raise ValueError(f"embedding {name} has a NaN or Inf value")
+        if not np.any(value != 0.0, axis=-1).all():
+            raise ValueError(f"embedding {name} is zero")
+    # Scaled by the largest magnitude first, so that no square overflows or vanishes.
+    x = x / np.abs(x).max(axis=-1, keepdims=True)
+    y = y / np.abs(y).max(axis=-1, keepdims=True)
+    norms = np.sqrt(np.sum(x * x, axis=-1) * np.sum(y * y, axis=-1))
+    return np.asarray(np.clip(np.sum(x * y, axis=-1) / norms, -1.0, 1.0))
+
+
+def eer(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Equal error rate, a fraction in [0, 1].
+
+    ``scores`` and ``labels``: (n_trials,). It is the rate at the threshold where false acceptance
+    equals false rejection, linearly interpolated between the two nearest thresholds. Equal scores
+    are accepted or rejected together, so constant scores give 0.5. Raises ValueError for unequal
+    shapes, a score that is NaN or Inf, a label other than 0 and 1, or when one of the classes has
+    no trial.
+
+    >>> eer([0.9, 0.4, 0.6, 0.1], [1, 1, 0, 0])
+    0.5
+    """
+    _, false_accept, false_reject = _error_rates(scores, labels)
+    i, weight = _crossing(false_accept, false_reject)
+    return float(false_reject[i - 1] + weight * (false_reject[i] - false_reject[i - 1]))
+
+
+def eer_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Threshold of the equal error rate, in units of ``scores``; arguments and errors as ``eer``.
+
+    Where a whole interval of thresholds has equal error rates its middle is returned (perfectly
+    separated scores: half way between the classes); otherwise the two nearest thresholds are
+    interpolated as in ``eer``.
+
+    >>> eer_threshold([0.75, 0.625, 0.375, 0.25], [1, 1, 0, 0])
+    0.5
+    """
+    thresholds, false_accept, false_reject = _error_rates(scores, labels)
+    i, weight = _crossing(false_accept, false_reject)
+    if (
+        i == len(thresholds) - 1
+    ):  # thresholds[i] is +inf: nothing is accepted above the highest score
+        return float(thresholds[i - 1])
+    if false_reject[i] == false_accept[i]:
+        weight = 0.5
+    return float((1.0 - weight) * thresholds[i - 1] + weight * thresholds[i])
+
+
+def min_dcf(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> float:
+    """Minimum normalised detection cost, as in the NIST speaker recognition evaluations.
+
+    The minimum over all thresholds of ``c_miss * p_target * false_reject + c_fa * (1 - p_target) *
+    false_accept``, divided by ``min(c_miss * p_target, c_fa * (1 - p_target))``, the cost of the
+    better constant decision; hence in [0, 1]. ``scores``, ``labels`` and errors as ``eer``;
+    ValueError too unless 0 < ``p_target`` < 1 and costs > 0.
+
+    >>> min_dcf([0.9, 0.8, 0.2], [1, 1, 0])
+    0.0
+    """
+    if not 0.0 < p_target < 1.0:
+        raise ValueError(f"p_target must be between 0 and 1, got {p_target}")
+    if not (c_miss > 0.0 and c_fa > 0.0):
+        raise ValueError(f"costs must be positive, got c_miss={c_miss}, c_fa={c_fa}")
+    _, false_accept, false_reject = _error_rates(scores, labels)
+    miss, alarm = c_miss * p_target, c_fa * (1.0 - p_target)
+    return float(np.min(miss * false_reject + alarm * false_accept) / min(miss, alarm))
+
+
+def _error_rates(
+    scores: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Rising thresholds (distinct scores, then +inf), false acceptance and rejection rates."""
+    score, label = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if score.ndim != 1 or score.shape != label.shape:
+        raise ValueError(
+            f"scores and labels must both be (n_trials,), got {score.shape} and {label.shape}"
+        )
+    finite = np.isfinite(score)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ValueError(f"score {row} is {score[row]}")
+    known = (label == 0) | (label == 1)
+    if not known.all():
+        raise ValueError(f"label must be 0 or 1, got {label[int(np.argmin(known))]}")
+    is_target = label == 1
+    targets, nontargets = np.sort(score[is_target]), np.sort(score[~is_target])
+    if not (len(targets) and len(nontargets)):
+        raise ValueError(
+            f"both classes are needed, got {len(targets)} target "
+            f"and {len(nontargets)} non-target trials"
+        )
+    thresholds = np.append(np.unique(score), np.inf)
+    false_reject = np.searchsorted(targets, thresholds, side="left") / len(targets)
+    accepted = len(nontargets) - np.searchsorted(nontargets, thresholds, side="left")
+    false_accept = accepted / len(nontargets)
+    return thresholds, false_accept, false_reject
+
+
+def _crossing(
+    false_accept: NDArray[np.float64], false_reject: NDArray[np.float64]
+) -> tuple[int, float]:
+    """Index ``i`` >= 1 and weight in (0, 1]: rates meet at ``(1 - weight)[i - 1] + weight[i]``."""
+    # Strictly rising from -1 to 1: each threshold step moves at least one trial to the other side.
+    difference = false_reject - false_accept
+    i = int(np.searchsorted(difference, 0.0, side="left"))
+    return i, float(-difference[i - 1] / (difference[i] - difference[i - 1]))

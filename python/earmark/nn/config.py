@@ -1,0 +1,63 @@
+"""The numbers that fix the shape of an ECAPA-TDNN. Without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["EcapaConfig"]
+
+
+@dataclass(frozen=True)
+class EcapaConfig:
+    """Shape of an ECAPA-TDNN (Desplanques et al., arXiv:2005.07143); defaults are SpeechBrain's
+    published model.
+
+    ``channels``, ``kernel_sizes`` and ``dilations`` have one entry a layer: the first convolution,
+    the SE-Res2 blocks, and the multi-layer feature aggregation (MFA). The blocks keep the width of
+    the first layer. Convolutions keep the number of frames, by reflect padding. What other
+    families do otherwise becomes a field here. Raises ValueError for numbers that fit no network.
+    """
+
+    n_mels: int = 80
+    channels: tuple[int, ...] = (1024, 1024, 1024, 1024, 3072)
+    kernel_sizes: tuple[int, ...] = (5, 3, 3, 3, 1)
+    dilations: tuple[int, ...] = (1, 2, 3, 4, 1)
+    attention_channels: int = 128
+    res2_scale: int = 8
+    se_channels: int = 128
+    embedding: int = 192
+
+    def __post_init__(self) -> None:
+        layers = len(self.channels)
+        if layers < 3 or len(self.kernel_sizes) != layers or len(self.dilations) != layers:
+            raise ValueError(
+                "channels, kernel_sizes and dilations need one entry for each of at least 3 "
+                f"layers, got {self.channels}, {self.kernel_sizes}, {self.dilations}"
+            )
+        for name in ("channels", "kernel_sizes", "dilations"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("n_mels", "attention_channels", "se_channels", "embedding"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if any(size % 2 == 0 for size in self.kernel_sizes):
+            raise ValueError(f"kernel_sizes must be odd, got {self.kernel_sizes}")
+        if len(set(self.channels[:-1])) != 1:
+            raise ValueError(f"all channels but the last must be equal, got {self.channels}")
+        if self.res2_scale < 2 or self.channels[0] % self.res2_scale:
+            raise ValueError(
+                f"res2_scale must be at least 2 and divide the {self.channels[0]} channels, "
+                f"got {self.res2_scale}"
+            )
+
+    @property
+    def min_frames(self) -> int:
+        """Fewest frames the network takes: reflect padding needs more frames than padding."""
+        reach = zip(self.kernel_sizes, self.dilations, strict=True)
+        return 1 + max(dilation * (size - 1) // 2 for size, dilation in reach)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values for JSON."""
+        fields = asdict(self)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}

@@ -1,0 +1,78 @@
+"""Plans: named tensors and a flat list of ops over them (docs/file-format.md), and their engine."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark import _C
+from earmark.modelfile import Arrays
+
+JSON = dict[str, Any]
+
+INPUT = "input"
+OUTPUT = "embedding"
+
+
+class PlanBuilder:
+    """Collects tensors, ops and their arrays; ``plan`` and ``arrays`` are what a file holds."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, JSON] = {}
+        self.ops: list[JSON] = []
+        self.arrays: Arrays = {}
+
+    @property
+    def plan(self) -> JSON:
+        return {"tensors": self.tensors, "ops": self.ops}
+
+    def tensor(self, name: str, kind: str, dtype: str, channels: int, **attributes: Any) -> str:
+        """Declare a tensor; returns its name."""
+        if name in self.tensors:
+            raise ValueError(f"tensor {name!r} is declared twice")
+        self.tensors[name] = {"kind": kind, "dtype": dtype, "channels": channels, **attributes}
+        return name
+
+    def op(self, op: str, name: str, arrays: Arrays | None = None, **attributes: Any) -> None:
+        """Append an op; its arrays are stored as ``<op name>.<role>`` (attributes of None are left out)."""
+        stored = {}
+        for role, array in (arrays or {}).items():
+            key = f"{name}.{role}"
+            if key in self.arrays:
+                raise ValueError(f"array {key!r} is stored twice")
+            self.arrays[key] = np.ascontiguousarray(array)
+            stored[role] = key
+        given = {key: value for key, value in attributes.items() if value is not None}
+        self.ops.append({"op": op, "name": name, **given, "arrays": stored})
+
+
+def base_of(plan: JSON, tensor: str) -> str:
+    """The tensor whose memory ``tensor`` lies in: itself, or the one it is a view of."""
+    base: str = plan["tensors"][tensor].get("of", tensor)
+    return base
+
+
+def make_engine(plan: JSON, arrays: Arrays, *, isa: str = "", threads: int = 0) -> _C.Engine:
+    """Build the engine of a plan.
+
+    isa: an instruction set by name, or "" for ``EARMARK_ISA`` or else the best one. threads: 0 takes
+    the physical cores this process may use. Raises ValueError for a plan that cannot run.
+    """
+    tensors = copy.deepcopy(plan["tensors"])
+    ops = []
+    for op in plan["ops"]:
+        roles = op.get("arrays", {})
+        missing = [name for name in roles.values() if name not in arrays]
+        if missing:
+            raise ValueError(f"op {op.get('name')!r} needs the array {missing[0]!r}, which is not there")
+        ops.append({**op, "arrays": {role: arrays[name] for role, name in roles.items()}})
+    return _C.Engine(tensors, ops, isa=isa, threads=threads)
+
+
+def trace(engine: _C.Engine, features: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Every op's output by tensor name, as it was when the op had run."""
+    tensors, _ = engine.trace(features)
+    return tensors

@@ -1,0 +1,66 @@
+"""A quantized network behind the interface of the torch module it was made from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from earmark import modelfile
+from earmark.embedder import Embedder
+from earmark.modelfile import ModelFile
+
+
+class QuantizedEcapa(torch.nn.Module):
+    """An ECAPA-TDNN that runs in earmark's engine; called as the float32 module is.
+
+    Inference on the CPU, without gradients.
+    """
+
+    def __init__(self, model: ModelFile) -> None:
+        super().__init__()
+        # A model that was never saved has no digest yet; writing computes the same one.
+        metadata = {**model.metadata, "format": modelfile.FORMAT_VERSION}
+        digest = modelfile.digest(metadata, model.arrays)
+        self._model = ModelFile({**metadata, "sha256": digest}, model.arrays)
+        self.embedder = Embedder(self._model)
+
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Embeddings (batch, 1, 192) of features (batch, time, 80).
+
+        lengths: relative, in (0, 1]; frames behind an item's length are not looked at at all, so that
+        each item has the embedding it has alone.
+        """
+        items = feats.detach().cpu().float().numpy()
+        if lengths is None:
+            rows = self.embedder.embed_features(list(items))
+        else:
+            frames = [max(1, round(float(n) * items.shape[1])) for n in lengths]
+            rows = self.embedder.embed_features(
+                [item[:n] for item, n in zip(items, frames, strict=True)]
+            )
+        return torch.from_numpy(rows).to(feats.device)[:, None, :]
+
+    def embed(self, recordings: Any, sample_rate: int = 16000) -> NDArray[np.float32]:
+        """As ``Embedder.embed``."""
+        return self.embedder.embed(recordings, sample_rate)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        threshold: float | None = None,
+        measured: dict[str, Any] | None = None,
+    ) -> None:
+        """Write the ``.earmark`` file.
+
+        threshold: cosine score from which two recordings count as one speaker. measured: figures
+        measured on this model, kept in the file and shown by ``earmark info``.
+        """
+        metadata = {**self._model.metadata, "threshold": threshold, "measured": measured or {}}
+        modelfile.write(ModelFile(metadata, self._model.arrays), Path(path))

@@ -1,0 +1,6 @@
+"""Makes `tests/oracle` importable as `oracle`: importlib mode leaves `sys.path` alone."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
