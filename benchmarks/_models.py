@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sys
@@ -15,12 +16,12 @@ import numpy as np
 from _timing import Array
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-MELS = 80
+    from earmark.nn import EcapaTdnn
+
 _SEED = 20
-_CALIBRATION_SIZE = 8
-_STATISTICS_SIZE = 16
+_ROTATIONS = 4
 _MAX_EXPORT_ERROR = 1e-4  # of the largest embedding value
 
 
@@ -65,7 +66,7 @@ class Reference:
     """The FP32 network's facts.
 
     Attributes:
-        embedding: (batch, 192) of ``timed_features``, computed by torch in FP32.
+        embedding: (batch, 192) of the timed features, computed by torch in FP32.
         gmac: multiply-accumulates of all convolutions in one call, in 1e9.
         parameters: trainable parameters.
     """
@@ -75,36 +76,52 @@ class Reference:
     parameters: int
 
 
-def timed_features(shape: Shape) -> Array:
-    """The features of every timed call, (batch, frames, 80)."""
-    return _features(np.random.default_rng(_SEED), shape.batch, shape.frames)
+def _waves(pattern: str, frames: int) -> list[Array]:
+    """Waves of ``frames`` frames: the package's recordings, rotated, repeated or cut."""
+    import earmark
+    from earmark.audio import read_audio
+    from earmark.frontend import SpeechBrainFbank
+
+    samples = SpeechBrainFbank().samples_of_frames(frames)
+    paths = sorted((Path(earmark.__file__).parent / "data" / "recordings").glob(pattern))
+    recordings = [read_audio(path).samples for path in paths]
+    return [
+        np.resize(np.roll(wave, wave.size * turn // _ROTATIONS), samples)
+        for turn in range(_ROTATIONS)
+        for wave in recordings
+    ]
 
 
-def _features(rng: np.random.Generator, count: int, frames: int) -> Array:
-    """Noise with the range and smoothness of mean-normalised log mel energies, in dB."""
-    noise = rng.standard_normal((count, frames, MELS))
-    noise += 0.7 * np.roll(noise, 1, axis=2)
-    for frame in range(1, frames):
-        noise[:, frame] += 0.85 * noise[:, frame - 1]
-    noise *= 12.0 / noise.std()
-    features: Array = (noise - noise.mean(axis=1, keepdims=True)).astype(np.float32)
+def _features(waves: list[Array], count: int) -> Array:
+    """Features of ``count`` waves, (count, frames, 80); the waves are repeated as needed."""
+    from earmark.frontend import SpeechBrainFbank
+
+    front_end = SpeechBrainFbank()
+    return np.stack([front_end(wave) for wave in itertools.islice(itertools.cycle(waves), count)])
+
+
+def _build_network(channels: int) -> EcapaTdnn:
+    """SpeechBrain's ECAPA-TDNN with untrained weights, in evaluation mode."""
+    from earmark.frontend import SpeechBrainFbank
+    from earmark.nn import EcapaConfig, EcapaTdnn
+
+    config = EcapaConfig(channels=(channels,) * 4 + (3 * channels,))
+    return EcapaTdnn(config, SpeechBrainFbank(), "speechbrain").eval()
+
+
+def load_features(models: Path) -> Array:
+    """The features of every timed call, (batch, frames, 80), as ``prepare`` wrote them."""
+    features: Array = np.load(models / "features.npy")
     return features
 
 
-def build_network(channels: int) -> nn.Module:
-    """SpeechBrain's ECAPA-TDNN with untrained weights, in evaluation mode."""
-    from earmark.nn import EcapaConfig, EcapaTdnn
-
-    network: nn.Module = EcapaTdnn(EcapaConfig(channels=(channels,) * 4 + (3 * channels,)))
-    return network.eval()
-
-
-def load_network(models: Path, channels: int) -> nn.Module:
+def load_network(models: Path) -> EcapaTdnn:
     """The network that ``prepare`` wrote."""
     import torch
 
-    network = build_network(channels)
-    network.load_state_dict(torch.load(models / "network.pt", weights_only=True))
+    state = torch.load(models / "network.pt", weights_only=True)
+    network = _build_network(channels=len(state["blocks.0.conv.conv.weight"]))
+    network.load_state_dict(state)
     return network
 
 
@@ -122,19 +139,21 @@ def prepare(shape: Shape, models: Path, engines: list[str]) -> Reference:
 def _prepare(shape: Shape, models: Path, engines: list[str]) -> Reference:
     import torch
 
-    torch.manual_seed(_SEED)
-    rng = np.random.default_rng(_SEED + 1)
-    network = build_network(shape.channels)
-    _set_statistics(network, _features(rng, _STATISTICS_SIZE, shape.frames))
-    torch.save(network.state_dict(), models / "network.pt")
-    features = torch.from_numpy(timed_features(shape))
-    with torch.no_grad(), _count_macs(network) as macs:
-        embedding = network(features).squeeze(1).numpy()
+    import earmark
 
-    calibration = _features(rng, _CALIBRATION_SIZE * shape.batch, shape.frames)
+    torch.manual_seed(_SEED)
+    waves = _waves("*-2.flac", shape.frames)
+    network = _build_network(shape.channels)
+    _set_statistics(network, _features(waves, len(waves)))
+    torch.save(network.state_dict(), models / "network.pt")
+    features = _features(_waves("*-1.flac", shape.frames), shape.batch)
+    np.save(models / "features.npy", features)
+    with torch.no_grad(), _count_macs(network) as macs:
+        embedding = network(torch.from_numpy(features)).squeeze(1).numpy()
+
     if any(name.startswith(("onnxruntime", "openvino")) for name in engines):
-        _export_onnx(network, features, embedding, models / "fp32.onnx")
-        batches = [np.ascontiguousarray(b) for b in np.split(calibration, _CALIBRATION_SIZE)]
+        _export_onnx(network, torch.from_numpy(features), embedding, models / "fp32.onnx")
+        batches = np.split(_features(waves, len(waves) * shape.batch), len(waves))
         for variant, choices in QDQ_VARIANTS.items():
             if any(name.endswith(f"-int8-{variant}") for name in engines):
                 _quantize_onnx(models / "fp32.onnx", batches, choices, models / f"{variant}.onnx")
@@ -144,7 +163,7 @@ def _prepare(shape: Shape, models: Path, engines: list[str]) -> Reference:
                     models / "fp32.onnx", batches, overflow_fix, models / f"{variant}.xml"
                 )
     if "earmark-int8" in engines:
-        _quantize_earmark(network, list(calibration), models / "int8.earmark")
+        earmark.quantize(network, waves, scheme="int8").save(models / "int8.earmark")
     return Reference(
         embedding=embedding,
         gmac=sum(macs) / 1e9,
@@ -194,7 +213,7 @@ def _count_macs(network: nn.Module) -> Iterator[list[int]]:
             hook.remove()
 
 
-def _export_onnx(network: nn.Module, features: Any, expected: Array, path: Path) -> None:
+def _export_onnx(network: nn.Module, features: Tensor, expected: Array, path: Path) -> None:
     """Export with fixed shapes and ONNX Runtime's shape inference; check the result."""
     import onnxruntime
     import torch
@@ -260,14 +279,9 @@ def _quantize_nncf(source: Path, batches: list[Array], overflow_fix: str, path: 
         model,
         nncf.Dataset(batches),
         preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(batches),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             overflow_fix=nncf.OverflowFix[overflow_fix]
         ),
     )
     openvino.save_model(quantized, path, compress_to_fp16=False)
-
-
-def _quantize_earmark(network: nn.Module, calibration: list[Array], path: Path) -> None:
-    import earmark
-
-    earmark.quantize(network, calibration=calibration, scheme="int8").save(path)

@@ -47,7 +47,7 @@ def main() -> None:
         result |= {"gmac": reference.gmac, "parameters": reference.parameters, "threads": {}}
         _print_head(result)
         for threads in args.threads:
-            engines = _measure(names, models, shape, threads, reference, args.rounds, args.calls)
+            engines = _measure(names, models, threads, reference, args.rounds, args.calls)
             result["threads"][str(threads)] = engines
             _print_table(threads, engines)
     default_name = f"ecapa-c{shape.channels}-t{shape.frames}-b{shape.batch}"
@@ -80,14 +80,13 @@ def _prepare(shape: Shape, models: Path, names: list[str]) -> Reference:
         return pool.submit(prepare, shape, models, names).result()
 
 
-def _load(name: str, models: Path, shape: Shape, threads: int) -> Session:
-    return ENGINES[name].load(models, shape, threads)
+def _load(name: str, models: Path, threads: int) -> Session:
+    return ENGINES[name].load(models, threads)
 
 
 def _measure(
     names: list[str],
     models: Path,
-    shape: Shape,
     threads: int,
     reference: Reference,
     rounds: int,
@@ -98,7 +97,7 @@ def _measure(
     workers = []
     for name in _progress(names, f"loading, {threads} threads"):
         try:
-            workers.append(Worker(name, partial(_load, name, models, shape, threads)))
+            workers.append(Worker(name, partial(_load, name, models, threads)))
         except WorkerError as error:
             engines[name] = {"failed": str(error)}
     numbers = _progress(range(rounds), f"rounds, {threads} threads")

@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
-from _models import NNCF_VARIANTS, QDQ_VARIANTS, Shape, load_network, timed_features
+from _models import NNCF_VARIANTS, QDQ_VARIANTS, load_features, load_network
 from _timing import Array, Session
 
-Loader: TypeAlias = Callable[[Path, Shape, int], Session]
+Loader: TypeAlias = Callable[[Path, int], Session]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Engine:
 
     Attributes:
         packages: what must be importable for the engine, beside torch, which prepares the files.
-        load: from the models' folder, the shape and the number of threads to a session.
+        load: from the models' folder and the number of threads to a session.
     """
 
     packages: tuple[str, ...]
@@ -37,13 +37,13 @@ class Engine:
         return [package for package in self.packages if find_spec(package) is None]
 
 
-def _torch_session(models: Path, shape: Shape, threads: int, *, compiled: bool) -> Session:
+def _torch_session(models: Path, threads: int, *, compiled: bool) -> Session:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(models / f"inductor-{threads}")
     import torch
 
     torch.set_num_threads(threads)
-    network = load_network(models, shape.channels)
-    features = torch.from_numpy(timed_features(shape))
+    network = load_network(models)
+    features = torch.from_numpy(load_features(models))
     if compiled:
         import torch._inductor.config
 
@@ -62,7 +62,7 @@ def _torch_session(models: Path, shape: Shape, threads: int, *, compiled: bool) 
     return Session(run, details)
 
 
-def _onnxruntime_session(models: Path, shape: Shape, threads: int, *, file: str) -> Session:
+def _onnxruntime_session(models: Path, threads: int, *, file: str) -> Session:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -72,11 +72,11 @@ def _onnxruntime_session(models: Path, shape: Shape, threads: int, *, file: str)
     session = onnxruntime.InferenceSession(
         models / file, options, providers=["CPUExecutionProvider"]
     )
-    inputs = {"features": timed_features(shape)}
+    inputs = {"features": load_features(models)}
     return Session(lambda: session.run(None, inputs)[0], {"threads": threads})
 
 
-def _openvino_session(models: Path, shape: Shape, threads: int, *, file: str) -> Session:
+def _openvino_session(models: Path, threads: int, *, file: str) -> Session:
     import openvino
 
     model = openvino.Core().compile_model(
@@ -90,16 +90,16 @@ def _openvino_session(models: Path, shape: Shape, threads: int, *, file: str) ->
         },
     )
     request = model.create_infer_request()
-    features = timed_features(shape)
+    features = load_features(models)
     details: dict[str, str | int] = {"threads": model.get_property("INFERENCE_NUM_THREADS")}
     return Session(lambda: request.infer([features], share_inputs=True)[0], details)
 
 
-def _earmark_session(models: Path, shape: Shape, threads: int) -> Session:
+def _earmark_session(models: Path, threads: int) -> Session:
     import earmark
 
     model = earmark.load(models / "int8.earmark", threads=threads)
-    features = list(timed_features(shape))
+    features = list(load_features(models))
     info = model.info()
     details: dict[str, str | int] = {"isa": info["isa"], "threads": info["threads"]}
     return Session(lambda: model.embed_features(features), details)

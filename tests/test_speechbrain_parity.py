@@ -69,6 +69,15 @@ modules:
 Reference = Callable[[torch.Tensor], torch.Tensor]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this narrow gain nothing from more, and lose much where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def speechbrain() -> Iterator[SimpleNamespace]:
     """The parts of speechbrain under comparison. It imports torchaudio without using it there."""

@@ -17,6 +17,9 @@ namespace {
 constexpr int kWholeRecordingFrames = 4096;
 constexpr int kMaxThreads = 1024;
 constexpr int kLongestMinimum = 1 << 14;
+// Working memory that a plan may ask for with 20 s of speech: far above any network, far below what would bring a machine down.
+constexpr int kTypicalFrames = 2000;
+constexpr size_t kMaxArena = size_t{4} << 30;
 
 int64_t process_id() {
 #if defined(__unix__) || defined(__APPLE__)
@@ -96,6 +99,11 @@ Engine::Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>
   scheduler_ = std::make_unique<Scheduler>(plan_, ops_, input_, output_);
   for (min_length_ = 1; !why_not(min_length_).empty(); ++min_length_) {
     EARMARK_CHECK(min_length_ < kLongestMinimum, "no recording can be run: ", why_not(min_length_));
+  }
+  const int typical = std::max(min_length_, kTypicalFrames);
+  if (why_not(typical).empty()) {
+    EARMARK_CHECK(arena_bytes(typical) <= kMaxArena, "the plan asks for ", arena_bytes(typical), " bytes for ",
+                  typical, " frames");
   }
 }
 

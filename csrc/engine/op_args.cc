@@ -55,14 +55,43 @@ int OpArgs::array_size(const char* role) const {
   return static_cast<int>(found->second.shape[0]);
 }
 
-AlignedBuffer<float> OpArgs::floats(const char* role, int size, bool positive) const {
-  const auto* data = static_cast<const float*>(array(role, DType::kF32, {size}).data);
+AlignedBuffer<float> OpArgs::row(const char* role, const float* data, int stored, int size, bool positive) const {
   AlignedBuffer<float> copy((size + kMaxPanel - 1) / kMaxPanel * kMaxPanel);
   for (int i = 0; i < size; ++i) {
-    check(storable(data[i]) && (!positive || data[i] > 0.0f), "array '", role, "'[", i, "] is ", data[i]);
-    copy[i] = data[i];
+    const float value = data[stored == 1 ? 0 : i];
+    check(storable(value) && (!positive || value > 0.0f), "array '", role, "'[", i, "] is ", value);
+    copy[i] = value;
   }
   return copy;
+}
+
+AlignedBuffer<float> OpArgs::floats(const char* role, int size, bool positive) const {
+  const ArrayView& a = array(role, DType::kF32);
+  check(a.shape.size() == 1 && (a.shape[0] == size || a.shape[0] == 1), "array '", role, "' has shape ",
+        shape_text(a.shape), ", expected (", size, ") or (1)");
+  return row(role, static_cast<const float*>(a.data), static_cast<int>(a.shape[0]), size, positive);
+}
+
+Epilogue OpArgs::epilogue(int channels, DType dtype) const {
+  const ArrayView& a = array("epilogue", DType::kF32);
+  const int64_t rows = dtype == DType::kS8 ? 2 : 1;
+  check(a.shape.size() == 2 && (a.shape[0] == rows || a.shape[0] == rows + 2) && a.shape[1] == channels,
+        "array 'epilogue' has shape ", shape_text(a.shape), ", expected (", rows, " or ", rows + 2, ", ",
+        channels, ")");
+  const auto* data = static_cast<const float*>(a.data);
+  const auto next = [&] {
+    const float* values = data;
+    data += channels;
+    return row("epilogue", values, channels, channels, false);
+  };
+  Epilogue e;
+  if (dtype == DType::kS8) e.multiplier = next();
+  e.offset = next();
+  if (a.shape[0] == rows + 2) {
+    e.gain = next();
+    e.shift = next();
+  }
+  return e;
 }
 
 const float* OpArgs::weights_f32(const std::vector<int64_t>& shape) const {

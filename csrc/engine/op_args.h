@@ -7,6 +7,11 @@
 
 namespace earmark {
 
+// Per-channel arrays behind a multiplication (docs/arithmetic.md, conv_s8); gain and shift are empty where no affine follows.
+struct Epilogue {
+  AlignedBuffer<float> multiplier, offset, gain, shift;
+};
+
 class OpArgs {
  public:
   OpArgs(const Plan& plan, const OpDesc& desc) : plan_(plan), desc_(desc) {}
@@ -27,12 +32,11 @@ class OpArgs {
   }
 
   bool has(const char* array) const { return desc_.arrays.count(array) != 0; }
-  // The float32 array of that size, every value within the stored range; padded to kMaxPanel.
+  // A float32 array of one value for each channel, or of one value for all; every value within the stored range. Padded to
+  // kMaxPanel.
   AlignedBuffer<float> floats(const char* role, int size, bool positive = false) const;
-  // The same where it may be missing (empty then).
-  AlignedBuffer<float> floats_if(const char* role, int size) const {
-    return has(role) ? floats(role, size) : AlignedBuffer<float>();
-  }
+  // The rows of `epilogue`: multiplier (int8 ops only), offset, and perhaps gain and shift.
+  Epilogue epilogue(int channels, DType dtype) const;
   const float* weights_f32(const std::vector<int64_t>& shape) const;
   // int8 weights, none of them -128.
   const int8_t* weights_s8(const std::vector<int64_t>& shape) const;
@@ -50,6 +54,7 @@ class OpArgs {
  private:
   const ArrayView& array(const char* role, DType dtype) const;
   const ArrayView& array(const char* role, DType dtype, const std::vector<int64_t>& shape) const;
+  AlignedBuffer<float> row(const char* role, const float* data, int stored, int size, bool positive) const;
   int integer(const char* name, size_t axis, int fallback, int low, int high) const;
 
   const Plan& plan_;

@@ -97,6 +97,10 @@ std::vector<int> Scheduler::lengths(int length_in) const {
                   " frames into a tensor of ", out);
     out = length_out;
   }
+  for (const Tensor& t : plan_.tensors()) {
+    const int64_t positions = static_cast<int64_t>(lengths[t.base]) * t.width;
+    EARMARK_CHECK(positions <= kMaxFrames, "a recording of ", length_in, " frames is too long");
+  }
   return lengths;
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -37,16 +36,18 @@ class PlanBuilder:
         return name
 
     def op(self, op: str, name: str, arrays: Arrays | None = None, **attributes: Any) -> None:
-        """Append an op; its arrays are stored as ``<op name>.<role>`` (attributes of None are left out)."""
-        stored = {}
+        """Append an op; its arrays are stored as ``<name>.<role>``. Attributes of None are left out."""
         for role, array in (arrays or {}).items():
             key = f"{name}.{role}"
             if key in self.arrays:
                 raise ValueError(f"array {key!r} is stored twice")
             self.arrays[key] = np.ascontiguousarray(array)
-            stored[role] = key
         given = {key: value for key, value in attributes.items() if value is not None}
-        self.ops.append({"op": op, "name": name, **given, "arrays": stored})
+        self.ops.append({"op": op, "name": name, **given, "arrays": sorted(arrays or {})})
+
+    def arrays_of(self, op: JSON) -> Arrays:
+        """The arrays of an op by role."""
+        return {role: self.arrays[f"{op['name']}.{role}"] for role in op["arrays"]}
 
 
 def base_of(plan: JSON, tensor: str) -> str:
@@ -61,15 +62,14 @@ def make_engine(plan: JSON, arrays: Arrays, *, isa: str = "", threads: int = 0) 
     isa: an instruction set by name, or "" for ``EARMARK_ISA`` or else the best one. threads: 0 takes
     the physical cores this process may use. Raises ValueError for a plan that cannot run.
     """
-    tensors = copy.deepcopy(plan["tensors"])
     ops = []
     for op in plan["ops"]:
-        roles = op.get("arrays", {})
-        missing = [name for name in roles.values() if name not in arrays]
+        stored = {role: f"{op['name']}.{role}" for role in op["arrays"]}
+        missing = [name for name in stored.values() if name not in arrays]
         if missing:
-            raise ValueError(f"op {op.get('name')!r} needs the array {missing[0]!r}, which is not there")
-        ops.append({**op, "arrays": {role: arrays[name] for role, name in roles.items()}})
-    return _C.Engine(tensors, ops, isa=isa, threads=threads)
+            raise ValueError(f"op {op['name']!r} needs the array {missing[0]!r}, which is not there")
+        ops.append({**op, "arrays": {role: arrays[name] for role, name in stored.items()}})
+    return _C.Engine(plan["tensors"], ops, isa=isa, threads=threads)
 
 
 def trace(engine: _C.Engine, features: NDArray[Any]) -> dict[str, NDArray[Any]]:

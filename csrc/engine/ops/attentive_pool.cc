@@ -171,13 +171,14 @@ class AttentivePoolF32 final : public AttentivePool<float, float, float> {
   AttentivePoolF32(const OpArgs& args, const OpDesc& desc, Isa isa)
       : AttentivePool(args, desc, DType::kF32) {
     packed_ = pack_conv_f32(isa, shape_, args.weights_f32({shape_.c_out, shape_.c_in}));
-    offset_ = args.floats("offset", shape_.c_out);
+    epilogue_ = args.epilogue(shape_.c_out, DType::kF32);
+    args.check(epilogue_.gain.size() == 0, "the attention's last layer has no affine");
   }
 
   void run(Walk& walk, Range) const override {
     const Kernels& k = *walk.kernels;
     const int width = packed_.packing.panel;
-    const EpilogueF32 epilogue = {offset_.data(), nullptr, nullptr, false};
+    const EpilogueF32 epilogue = {epilogue_.offset.data(), nullptr, nullptr, false};
     const auto compute = [&](const Panel& panel) {
       k.conv_f32(panel.call, epilogue, panel.logits - panel.channel, width);
     };
@@ -197,7 +198,7 @@ class AttentivePoolF32 final : public AttentivePool<float, float, float> {
 
  private:
   PackedConvF32 packed_;
-  AlignedBuffer<float> offset_;
+  Epilogue epilogue_;
 };
 
 }  // namespace

@@ -19,10 +19,7 @@ class Conv : public Op {
       bias_ = &args.tensor("bias", desc.bias, Kind::kVector, DType::kF32, shape_.c_out);
       vectors_in = {bias_};
     }
-    offset_ = args.floats("offset", shape_.c_out);
-    gain_ = args.floats_if("gain", shape_.c_out);
-    shift_ = args.floats_if("shift", shape_.c_out);
-    args.check((gain_.size() == 0) == (shift_.size() == 0), "'gain' and 'shift' belong together");
+    epilogue_ = args.epilogue(shape_.c_out, dtype);
     relu_ = args.flag("relu");
   }
 
@@ -47,13 +44,13 @@ class Conv : public Op {
     return {shape_.c_out, shape_.time.kernel, shape_.width.kernel, shape_.c_in};
   }
   const float* offset(const Walk& walk) const {
-    return bias_ == nullptr ? offset_.data() : walk[*bias_].vector<float>();
+    return bias_ == nullptr ? epilogue_.offset.data() : walk[*bias_].vector<float>();
   }
 
   ConvShape shape_;
   const Tensor* in_;
   const Tensor* bias_ = nullptr;
-  AlignedBuffer<float> offset_, gain_, shift_;
+  Epilogue epilogue_;
   bool relu_;
 };
 
@@ -62,15 +59,19 @@ class ConvS8 final : public Conv {
   ConvS8(const OpArgs& args, const OpDesc& desc, Isa isa) : Conv(args, desc, DType::kS8) {
     const std::vector<int8_t> zero = args.input_zero(*in_);
     packed_ = pack_conv_s8(isa, shape_, args.weights_s8(weight_shape()), zero.data());
-    multiplier_ = args.floats("multiplier", shape_.c_out);
     if (args.has("table")) table_ = args.table_s8();
     zero_row_ = AlignedBuffer<uint8_t>(shape_.c_in);
     for (int i = 0; i < shape_.c_in; ++i) zero_row_[i] = static_cast<uint8_t>(zero[i] + 128);
   }
 
   void run(Walk& walk, Range range) const override {
-    const EpilogueS8 epilogue = {packed_.initial.data(), multiplier_.data(), offset(walk), gain_.data(),
-                                 shift_.data(),          relu_,              out->zero_u8()};
+    const EpilogueS8 epilogue = {packed_.initial.data(),
+                                 epilogue_.multiplier.data(),
+                                 offset(walk),
+                                 epilogue_.gain.data(),
+                                 epilogue_.shift.data(),
+                                 relu_,
+                                 out->zero_u8()};
     const Place& to = walk[*out];
     const Kernels& k = *walk.kernels;
     run_conv<uint8_t>(
@@ -99,7 +100,6 @@ class ConvS8 final : public Conv {
 
  private:
   PackedConvS8 packed_;
-  AlignedBuffer<float> multiplier_;
   std::vector<int8_t> table_;
   AlignedBuffer<uint8_t> zero_row_;
 };
@@ -115,7 +115,7 @@ class ConvF32 final : public Conv {
   }
 
   void run(Walk& walk, Range range) const override {
-    const EpilogueF32 epilogue = {offset(walk), gain_.data(), shift_.data(), relu_};
+    const EpilogueF32 epilogue = {offset(walk), epilogue_.gain.data(), epilogue_.shift.data(), relu_};
     const Place& to = walk[*out];
     const Kernels& k = *walk.kernels;
     run_conv<float>(walk, packed_, walk[*in_], to.width, range, zero_row_.data(), 0,

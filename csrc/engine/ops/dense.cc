@@ -13,10 +13,7 @@ class Dense : public Op {
     vectors_in = {in_};
     shape_.c_in = in_->channels;
     shape_.c_out = out->channels;
-    offset_ = args.floats("offset", shape_.c_out);
-    gain_ = args.floats_if("gain", shape_.c_out);
-    shift_ = args.floats_if("shift", shape_.c_out);
-    args.check((gain_.size() == 0) == (shift_.size() == 0), "'gain' and 'shift' belong together");
+    epilogue_ = args.epilogue(shape_.c_out, dtype);
   }
 
  protected:
@@ -39,7 +36,7 @@ class Dense : public Op {
 
   ConvShape shape_;
   const Tensor* in_;
-  AlignedBuffer<float> offset_, gain_, shift_;
+  Epilogue epilogue_;
 };
 
 class DenseS8 final : public Dense {
@@ -47,7 +44,6 @@ class DenseS8 final : public Dense {
   DenseS8(const OpArgs& args, const OpDesc& desc, Isa isa) : Dense(args, desc, DType::kS8) {
     const std::vector<int8_t> zero = args.input_zero(*in_);
     packed_ = pack_conv_s8(isa, shape_, args.weights_s8({shape_.c_out, shape_.c_in}), zero.data());
-    multiplier_ = args.floats("multiplier", shape_.c_out);
     relu_ = args.flag("relu");
     if (args.has("table")) table_ = args.table_f32();
   }
@@ -63,14 +59,13 @@ class DenseS8 final : public Dense {
 
  private:
   float finish(int c, int32_t acc) const {
-    float v = static_cast<float>(acc) * multiplier_[c] + offset_[c];
+    float v = static_cast<float>(acc) * epilogue_.multiplier[c] + epilogue_.offset[c];
     if (relu_) v = v > 0.0f ? v : 0.0f;
-    if (gain_.size() != 0) v = v * gain_[c] + shift_[c];
+    if (epilogue_.gain.size() != 0) v = v * epilogue_.gain[c] + epilogue_.shift[c];
     return table_.empty() ? v : table_[table_index(v, static_cast<int>(table_.size()))];
   }
 
   PackedConvS8 packed_;
-  AlignedBuffer<float> multiplier_;
   bool relu_;
   std::vector<float> table_;
 };
@@ -87,7 +82,7 @@ class DenseF32 final : public Dense {
   }
 
   void run(Walk& walk, Range) const override {
-    const EpilogueF32 epilogue = {offset_.data(), gain_.data(), shift_.data(), relu_};
+    const EpilogueF32 epilogue = {epilogue_.offset.data(), epilogue_.gain.data(), epilogue_.shift.data(), relu_};
     auto* to = walk[*out].vector<float>();
     run_rows<float>(walk, packed_, [&](const ConvCallF32& call, int channel, int channels) {
       walk.kernels->conv_f32(call, epilogue, to, 0);

@@ -126,7 +126,7 @@ class _Lowering:
                 f"{name}.{layer}",
                 {
                     "weight": self._get(f"{name}.{layer}.conv.weight")[:, :, 0],
-                    "offset": self._get(f"{name}.{layer}.conv.bias"),
+                    "epilogue": self._get(f"{name}.{layer}.conv.bias")[None],
                 },
                 **{"in": source},
                 out=out,
@@ -148,7 +148,7 @@ class _Lowering:
         b.op(
             "dense_f32",
             "asp.tdnn.context",
-            {"weight": weight[:, width:, 0], "offset": offset},
+            {"weight": weight[:, width:, 0], "epilogue": offset[None]},
             **{"in": context},
             out=bias,
         )
@@ -159,9 +159,7 @@ class _Lowering:
             "asp.tdnn",
             {
                 "weight": _time_kernel(weight[:, :width]),
-                "offset": np.zeros_like(offset),
-                "gain": gain,
-                "shift": shift,
+                "epilogue": np.stack([np.zeros_like(offset), gain, shift]),
             },
             **{"in": frames},
             bias=bias,
@@ -175,7 +173,7 @@ class _Lowering:
             "asp.conv",
             {
                 "weight": self._get("asp.conv.conv.weight")[:, :, 0],
-                "offset": self._get("asp.conv.conv.bias"),
+                "epilogue": self._get("asp.conv.conv.bias")[None],
             },
             **{"in": hidden},
             values=frames,
@@ -189,7 +187,7 @@ class _Lowering:
         b.op(
             "dense_f32",
             "fc",
-            {"weight": _f32(weight * gain), "offset": _f32(offset)},
+            {"weight": _f32(weight * gain), "epilogue": _f32(offset)[None]},
             **{"in": pooled},
             out=OUTPUT,
         )
@@ -212,22 +210,25 @@ class _Lowering:
         weight = _time_kernel(self._get(f"{name}.conv.conv.weight"))
         rows = slice(None) if order_out is None else order_out
         columns = slice(None) if order_in is None else order_in
+        same: dict[str, Any] = {}
+        if kernel > 1:
+            same = {
+                "kernel": [kernel, 1],
+                "dilation": [dilation, 1],
+                "padding": [dilation * (kernel - 1) // 2, 0],
+                "pad_mode": "reflect",
+            }
         self.builder.op(
             "conv_f32",
             name,
             {
                 "weight": weight[rows][..., columns],
-                "offset": self._get(f"{name}.conv.conv.bias")[rows],
-                "gain": gain[rows],
-                "shift": shift[rows],
+                "epilogue": np.stack([self._get(f"{name}.conv.conv.bias"), gain, shift])[:, rows],
             },
             **{"in": source},
             out=out,
-            kernel=[kernel, 1],
-            dilation=[dilation, 1],
-            padding=[dilation * (kernel - 1) // 2, 0],
-            pad_mode="reflect",
             relu=True,
+            **same,
         )
 
     def _batchnorm(self, name: str) -> tuple[Array, Array]:

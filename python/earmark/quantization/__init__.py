@@ -110,18 +110,18 @@ def _layers(
     kinds = {op["name"]: op["op"] for op in lowered.ops}
     layers = []
     for op in network.ops:
-        if "weight" not in op["arrays"]:
+        arrays = network.arrays_of(op)
+        if "weight" not in arrays:
             continue
         kind = kinds[op["name"]]
-        arrays = [network.arrays[key] for key in op["arrays"].values()]
         moments = None if seen is None else seen.moments[op["out"]].summary()
         layers.append(
             {
                 "name": op["name"],
                 "op": kind,
                 "precision": "int8" if kind.endswith("_s8") else "fp32",
-                "parameters": sum(array.size for array in arrays),
-                "weight_stats": summarise(network.arrays[op["arrays"]["weight"]]),
+                "parameters": sum(array.size for array in arrays.values()),
+                "weight_stats": summarise(arrays["weight"]),
                 "activation_stats": moments,
             }
         )

@@ -239,10 +239,8 @@ class _Quantizer:
             self._quantize(f"{op['name']}.out.quantize", target, name, quantization)
 
     def _quantize(self, name: str, source: str, out: str, quantization: Quantization) -> None:
-        channels = self.builder.tensors[source]["channels"]
-        multiplier = np.full(channels, 1.0 / quantization.scale, dtype=np.float32)
-        arrays = {"multiplier": multiplier, "offset": np.zeros(channels, dtype=np.float32)}
-        self.builder.op("quantize_s8", name, arrays, **{"in": source}, out=out)
+        arrays = {"multiplier": np.array([1.0 / quantization.scale]), "offset": np.zeros(1)}
+        self.builder.op("quantize_s8", name, _stored(arrays), **{"in": source}, out=out)
 
     def _vector_s8(self, op: JSON) -> tuple[str, Array, Array]:
         """Quantize an op's input vector; returns its name, scale and centre of each channel."""
@@ -281,17 +279,18 @@ class _Quantizer:
             step = 2 * _TANH_REACH / _TABLE_SIZE
             points = (np.arange(_TABLE_SIZE) - _TABLE_SIZE // 2) * step
             stored["table"] = np.rint(np.tanh(points) / _TANH_SCALE).astype(np.int8)
+        rows = _rows(arrays["epilogue"])
         # The output's step goes into the last affine there is.
-        if "gain" in arrays:
-            stored |= {"multiplier": scale, "offset": arrays["offset"]}
-            stored |= {"gain": arrays["gain"] / step, "shift": arrays["shift"] / step}
+        if "gain" in rows:
+            rows |= {"gain": rows["gain"] / step, "shift": rows["shift"] / step}
+            stored["epilogue"] = np.stack([scale, *rows.values()])
         else:
-            stored |= {"multiplier": scale / step, "offset": arrays["offset"] / step}
+            stored["epilogue"] = np.stack([scale, rows["offset"]]) / step
         if np.any(x.zero != self.builder.tensors[x.name]["zero_point"]):
             stored["input_zero"] = x.zero
         if "bias" in op:
             self._declare(op["bias"])
-            if "gain" not in arrays:
+            if "gain" not in rows:
                 raise ValueError(f"op {op['name']!r}: a bias vector needs an affine behind the ReLU")
         attributes = _attributes(op)
         attributes.pop("activation", None)
@@ -306,7 +305,7 @@ class _Quantizer:
         if "gate" in op:
             self._declare(op["gate"])
         stored = {
-            "multiplier": np.full(len(x.scale), x_step / quantization.scale),
+            "multiplier": np.array([x_step / quantization.scale]),
             "residual_multiplier": np.array([residual_step / quantization.scale]),
         }
         changed = {"in": x.name, "residual": residual.name, "out": out}
@@ -318,16 +317,17 @@ class _Quantizer:
         attributes = _attributes(op)
         if "min_variance" in attributes:
             attributes["min_variance"] /= x.uniform.scale**2
-        stored = {"multiplier": np.full(len(x.scale), x.uniform.scale)}
+        stored = {"multiplier": np.array([x.uniform.scale])}
         self.builder.op("stats_s8", op["name"], _stored(stored), **{**attributes, "in": x.name})
 
     def _dense_s8(self, op: JSON) -> None:
         x, x_scale, centre = self._vector_s8(op)
         arrays = self._arrays(op)
-        if "gain" in arrays:
+        rows = _rows(arrays["epilogue"])
+        if "gain" in rows:
             raise ValueError(f"op {op['name']!r}: an affine behind a dense layer is not lowered yet")
         weight, scale = quantize_weights(arrays["weight"].astype(np.float64) * x_scale)
-        offset = arrays["offset"] + arrays["weight"].astype(np.float64) @ centre
+        offset = rows["offset"] + arrays["weight"].astype(np.float64) @ centre
         attributes = _attributes(op)
         activation = attributes.pop("activation", None)
         stored: Arrays = {"weight": weight}
@@ -336,7 +336,7 @@ class _Quantizer:
             step = 2 * _SIGMOID_REACH / _TABLE_SIZE
             points = (np.arange(_TABLE_SIZE) - _TABLE_SIZE // 2) * step
             stored["table"] = 1 / (1 + np.exp(-points))
-        stored |= {"multiplier": scale / step, "offset": offset / step}
+        stored["epilogue"] = np.stack([scale, offset]) / step
         self._declare(op["out"])
         changed = {"in": x, "relu": activation == "relu"}
         self.builder.op("dense_s8", op["name"], _stored(stored), **{**attributes, **changed})
@@ -352,7 +352,7 @@ class _Quantizer:
         stored = {
             "weight": weight,
             "multiplier": scale,
-            "value_multiplier": np.full(len(values.scale), values.uniform.scale),
+            "value_multiplier": np.array([values.uniform.scale]),
         }
         changed = {"in": hidden.name, "values": values.name, "softmax": "exact"}
         self.builder.op("attentive_pool_s8", op["name"], _stored(stored), **{**attributes, **changed})
@@ -377,11 +377,16 @@ class _Quantizer:
         self._emit_f32(op, ("in", "values"))
 
     def _arrays(self, op: JSON) -> Arrays:
-        return {role: self.source.arrays[key] for role, key in op["arrays"].items()}
+        return self.source.arrays_of(op)
 
 
 def _attributes(op: JSON) -> JSON:
     return {k: v for k, v in op.items() if k not in ("op", "name", "arrays")}
+
+
+def _rows(epilogue: Array) -> Arrays:
+    """The rows of a float32 op's epilogue by name."""
+    return dict(zip(("offset", "gain", "shift"), epilogue.astype(np.float64), strict=False))
 
 
 def _stored(arrays: Arrays) -> Arrays:
