@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from arrays import PWL_BREAKPOINTS, pwl_arrays, random_f32, random_s8, random_weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import ops
-from oracle.random_plan import PWL_BREAKPOINTS, pwl_arrays
 
 Array = ops.Array
 
@@ -71,21 +71,6 @@ def slow_source(i: int, n: int, mode: str) -> int | None:
     if mode == "zero":
         return None
     return -i if i < 0 else n - 1 - (i - (n - 1))
-
-
-def random_s8(rng: np.random.Generator, *shape: int) -> Array:
-    """int8 with the extremes often."""
-    values = rng.integers(-128, 128, shape)
-    extreme = rng.choice([-128, 127], shape)
-    return np.where(rng.random(shape) < 0.2, extreme, values).astype(np.int8)
-
-
-def random_weight(rng: np.random.Generator, *shape: int) -> Array:
-    return np.maximum(random_s8(rng, *shape), -127)
-
-
-def random_f32(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> Array:
-    return ops.f32(rng.normal(size=shape) * scale)
 
 
 def floats(values: Array) -> list[float]:

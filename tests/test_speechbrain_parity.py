@@ -19,7 +19,7 @@ from earmark.families import load_checkpoint
 from earmark.frontend import SpeechBrainFbank
 from earmark.nn import EcapaConfig, EcapaTdnn
 
-from .paths import CHECKPOINT, dev_recordings, needs_data
+from .paths import CHECKPOINT, dev_recordings, needs_data, one_torch_thread
 
 pytestmark = pytest.mark.skipif(
     find_spec("speechbrain") is None, reason="speechbrain is not installed"
@@ -71,11 +71,8 @@ Reference = Callable[[torch.Tensor], torch.Tensor]
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Networks this narrow gain nothing from more, and lose much where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_torch_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

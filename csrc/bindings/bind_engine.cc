@@ -27,7 +27,8 @@ TensorDesc tensor_desc(const std::string& name, const py::dict& d) {
   TensorDesc t;
   t.name = name;
   const std::string kind = text(d, "kind");
-  EARMARK_CHECK(kind == "frames" || kind == "vector", "tensor '", name, "': unknown kind '", kind, "'");
+  EARMARK_CHECK(kind == "frames" || kind == "vector", "tensor '", name, "': unknown kind '", kind,
+                "'");
   t.kind = kind == "frames" ? Kind::kFrames : Kind::kVector;
   t.dtype = dtype_of(text(d, "dtype"), name);
   t.channels = integer(d, "channels", 0);
@@ -64,10 +65,10 @@ OpDesc op_desc(const py::dict& d, std::vector<py::array>& keep) {
   for (const auto& [role, value] : d["arrays"].cast<py::dict>()) {
     const auto array = py::reinterpret_borrow<py::object>(value).cast<py::array>();
     const bool is_float = py::isinstance<py::array_t<float>>(array);
-    EARMARK_CHECK(is_float || py::isinstance<py::array_t<int8_t>>(array), "op '", op.name, "': array '",
-                  role.cast<std::string>(), "' is neither float32 nor int8");
-    EARMARK_CHECK(array.flags() & py::array::c_style, "op '", op.name, "': array '", role.cast<std::string>(),
-                  "' is not contiguous");
+    EARMARK_CHECK(is_float || py::isinstance<py::array_t<int8_t>>(array), "op '", op.name,
+                  "': array '", role.cast<std::string>(), "' is neither float32 nor int8");
+    EARMARK_CHECK(array.flags() & py::array::c_style, "op '", op.name, "': array '",
+                  role.cast<std::string>(), "' is not contiguous");
     ArrayView view;
     view.data = array.data();
     view.dtype = is_float ? DType::kF32 : DType::kS8;
@@ -78,8 +79,8 @@ OpDesc op_desc(const py::dict& d, std::vector<py::array>& keep) {
   return op;
 }
 
-std::unique_ptr<Engine> make_engine(const py::dict& tensors, const py::list& ops, const std::string& isa,
-                                    int threads) {
+std::unique_ptr<Engine> make_engine(const py::dict& tensors, const py::list& ops,
+                                    const std::string& isa, int threads) {
   std::vector<TensorDesc> tensor_descs;
   for (const auto& [name, desc] : tensors) {
     tensor_descs.push_back(tensor_desc(name.cast<std::string>(), desc.cast<py::dict>()));
@@ -92,7 +93,8 @@ std::unique_ptr<Engine> make_engine(const py::dict& tensors, const py::list& ops
   return std::make_unique<Engine>(tensor_descs, op_descs, chosen, threads);
 }
 
-// An input of (length, channels), or (length, width, channels) where the plan's input is wider than 1.
+// An input of (length, channels), or (length, width, channels) where the plan's input is wider
+// than 1.
 Recording recording_of(const Engine& engine, const py::array& array) {
   const Tensor& in = engine.input();
   const bool right_type = in.dtype == DType::kF32 ? py::isinstance<py::array_t<float>>(array)
@@ -100,7 +102,8 @@ Recording recording_of(const Engine& engine, const py::array& array) {
   EARMARK_CHECK(right_type && (array.flags() & py::array::c_style), "features must be contiguous ",
                 in.dtype == DType::kF32 ? "float32" : "int8");
   const bool flat = in.width == 1 && array.ndim() == 2 && array.shape(1) == in.channels;
-  const bool wide = array.ndim() == 3 && array.shape(1) == in.width && array.shape(2) == in.channels;
+  const bool wide =
+      array.ndim() == 3 && array.shape(1) == in.width && array.shape(2) == in.channels;
   EARMARK_CHECK(flat || wide, "features must have shape (frames, ", in.channels, ")");
   EARMARK_CHECK(array.shape(0) <= kMaxFrames, array.shape(0), " frames are too many");
   return {array.data(), static_cast<int>(array.shape(0))};
@@ -127,7 +130,8 @@ py::tuple trace(const Engine& engine, const py::array& features) {
   }
   py::dict tensors;
   for (const auto& [name, t] : traced) {
-    const py::dtype dtype = t.dtype == DType::kF32 ? py::dtype::of<float>() : py::dtype::of<int8_t>();
+    const py::dtype dtype =
+        t.dtype == DType::kF32 ? py::dtype::of<float>() : py::dtype::of<int8_t>();
     py::array array(dtype, t.shape);
     std::memcpy(array.mutable_data(), t.data.data(), t.data.size());
     tensors[name.c_str()] = array;
@@ -139,8 +143,8 @@ py::tuple trace(const Engine& engine, const py::array& features) {
 
 void bind_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "Runs a plan; thread-safe. See docs/file-format.md.")
-      .def(py::init(&make_engine), py::arg("tensors"), py::arg("ops"), py::kw_only(), py::arg("isa") = "",
-           py::arg("threads") = 0)
+      .def(py::init(&make_engine), py::arg("tensors"), py::arg("ops"), py::kw_only(),
+           py::arg("isa") = "", py::arg("threads") = 0)
       .def_property_readonly("isa", [](const Engine& e) { return std::string(isa_name(e.isa())); })
       .def_property_readonly("threads", &Engine::threads)
       .def_property_readonly("min_length", &Engine::min_length)

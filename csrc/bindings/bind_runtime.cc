@@ -10,7 +10,8 @@ void bind_runtime(pybind11::module_& m) {
       "available_isas",
       [] {
         std::vector<std::string> names;
-        for (const earmark::Isa isa : earmark::available_isas()) names.push_back(earmark::isa_name(isa));
+        for (const earmark::Isa isa : earmark::available_isas())
+          names.push_back(earmark::isa_name(isa));
         return names;
       },
       "Instruction sets built into this binary and present on this processor, best last.");

@@ -16,9 +16,9 @@ std::string concat(const Parts&... parts) {
 
 }  // namespace earmark
 
-#define EARMARK_CHECK(condition, ...)                                 \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      throw std::invalid_argument(::earmark::concat(__VA_ARGS__));    \
-    }                                                                 \
+#define EARMARK_CHECK(condition, ...)                              \
+  do {                                                             \
+    if (!(condition)) {                                            \
+      throw std::invalid_argument(::earmark::concat(__VA_ARGS__)); \
+    }                                                              \
   } while (0)

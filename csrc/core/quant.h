@@ -1,8 +1,8 @@
 // The scalar rules that every kernel equals bit for bit (docs/arithmetic.md).
 //
-// Activations are int8 in the arithmetic and u = q + 128 (uint8) in memory; `zero_u8` is the zero point in that form.
-// Each function has internal linkage: the same inline function compiled for two instruction sets
-// must never be merged by the linker.
+// Activations are int8 in the arithmetic and u = q + 128 (uint8) in memory; `zero_u8` is the zero
+// point in that form. Each function has internal linkage: the same inline function compiled for two
+// instruction sets must never be merged by the linker.
 #pragma once
 
 #include <cstdint>

@@ -56,7 +56,8 @@ EARMARK_FN float tanh_f32(float x) {
   return magnitude < 0.0625f ? series : (x < 0.0f ? -quotient : quotient);
 }
 
-// A function of `count` breakpoints and count + 1 linear pieces, clipped to [low, high] (1 .. 2^24).
+// A function of `count` breakpoints and count + 1 linear pieces, clipped to [low, high] (1 ..
+// 2^24).
 struct PiecewiseLinear {
   const float* breakpoints = nullptr;
   const float* slopes = nullptr;

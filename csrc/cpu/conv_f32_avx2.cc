@@ -1,4 +1,5 @@
-// Float32 tiles of kTileRows = 6 rows x kPanel = 16 channels: 12 accumulators, 2 weight and 1 broadcast register of 16 ymm.
+// Float32 tiles of kTileRows = 6 rows x kPanel = 16 channels: 12 accumulators, 2 weight and 1
+// broadcast register of 16 ymm.
 #define EARMARK_VECTOR __m256
 #define EARMARK_LANES 8
 #define EARMARK_V(op) _mm256_##op

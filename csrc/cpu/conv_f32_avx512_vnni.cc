@@ -1,4 +1,5 @@
-// Float32 tiles of kTileRows = 12 rows x kPanel = 32 channels: 24 accumulators, 2 weight and 1 broadcast register of 32 zmm.
+// Float32 tiles of kTileRows = 12 rows x kPanel = 32 channels: 24 accumulators, 2 weight and 1
+// broadcast register of 32 zmm.
 #define EARMARK_VECTOR __m512
 #define EARMARK_LANES 16
 #define EARMARK_V(op) _mm512_##op

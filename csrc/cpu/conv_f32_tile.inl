@@ -1,5 +1,5 @@
-// The float32 tile: kTileRows rows x two vectors of channels. The including file names the vector type, its lanes, the
-// intrinsics' prefix and store(out, v, n), which writes the first n lanes.
+// The float32 tile: kTileRows rows x two vectors of channels. The including file names the vector
+// type, its lanes, the intrinsics' prefix and store(out, v, n), which writes the first n lanes.
 
 namespace earmark::EARMARK_ISA {
 namespace {
@@ -10,8 +10,8 @@ constexpr int kPanel = 2 * kLanes;
 static_assert(kPanel == EARMARK_ISA_TILES.f32.panel);
 
 template <int kRows>
-EARMARK_FN void tile(const ConvCallF32& call, const float* const* rows, const float* weights, int channel,
-                     const EpilogueF32& e, float* out, ptrdiff_t out_stride) {
+EARMARK_FN void tile(const ConvCallF32& call, const float* const* rows, const float* weights,
+                     int channel, const EpilogueF32& e, float* out, ptrdiff_t out_stride) {
   EARMARK_VECTOR acc[kRows][2];
   unroll<kRows>(EARMARK_UNROLLED(r) {
     acc[r.value][0] = EARMARK_V(set1_ps)(0.0f);
@@ -39,7 +39,8 @@ EARMARK_FN void tile(const ConvCallF32& call, const float* const* rows, const fl
     const EARMARK_VECTOR shift =
         e.gain == nullptr ? EARMARK_V(set1_ps)(0.0f) : EARMARK_V(loadu_ps)(e.shift + c);
     unroll<kRows>(EARMARK_UNROLLED(r) {
-      const EARMARK_VECTOR v = EARMARK_V(max_ps)(EARMARK_V(add_ps)(acc[r.value][j.value], offset), floor);
+      const EARMARK_VECTOR v =
+          EARMARK_V(max_ps)(EARMARK_V(add_ps)(acc[r.value][j.value], offset), floor);
       store(out + r.value * out_stride + c, EARMARK_V(fmadd_ps)(v, gain, shift), call.c_out - c);
     });
   });
@@ -67,8 +68,8 @@ void conv_f32(const ConvCallF32& call, const EpilogueF32& e, float* out, ptrdiff
         call.weights + static_cast<ptrdiff_t>(p) * call.taps * call.c_in_padded * kPanel;
     int r = 0;
     for (; r + kTileRows <= call.n_rows; r += kTileRows) {
-      tile<kTileRows>(call, call.rows + static_cast<ptrdiff_t>(r) * call.taps, weights, p * kPanel, e,
-                      out + r * out_stride, out_stride);
+      tile<kTileRows>(call, call.rows + static_cast<ptrdiff_t>(r) * call.taps, weights, p * kPanel,
+                      e, out + r * out_stride, out_stride);
     }
     rest<kTileRows - 1>(call, r, call.n_rows - r, weights, p * kPanel, e, out, out_stride);
   }

@@ -1,6 +1,7 @@
-// One tile is kTileRows = 6 rows x kPanel = 16 channels: 12 accumulators, 2 weight and 1 broadcast register of 16 ymm.
-// VPMADDUBSW would saturate (2 * 255 * 127 > 32767), so bytes are widened and VPMADDWD sums pairs exactly: the
-// activations once per call into `scratch`, the weights as they are read.
+// One tile is kTileRows = 6 rows x kPanel = 16 channels: 12 accumulators, 2 weight and 1 broadcast
+// register of 16 ymm. VPMADDUBSW would saturate (2 * 255 * 127 > 32767), so bytes are widened and
+// VPMADDWD sums pairs exactly: the activations once per call into `scratch`, the weights as they
+// are read.
 #include <immintrin.h>
 
 #include <cstring>
@@ -79,10 +80,11 @@ EARMARK_FN void store_8(uint8_t* out, __m256i q, int n) {
   }
 }
 
-// Without ReLU the floor is -Inf; without an affine the gain is 1 and the shift 0, which change no bit.
+// Without ReLU the floor is -Inf; without an affine the gain is 1 and the shift 0, which change no
+// bit.
 template <int kRows>
-EARMARK_FN void requantize(const EpilogueS8& e, int channel, int c_out, const Accumulators<kRows>& acc,
-                           uint8_t* out, ptrdiff_t out_stride) {
+EARMARK_FN void requantize(const EpilogueS8& e, int channel, int c_out,
+                           const Accumulators<kRows>& acc, uint8_t* out, ptrdiff_t out_stride) {
   const __m256 floor = _mm256_set1_ps(e.relu ? 0.0f : -__builtin_inff());
   const __m256 low = _mm256_set1_ps(static_cast<float>(-e.zero_u8));
   const __m256 high = _mm256_set1_ps(static_cast<float>(255 - e.zero_u8));
@@ -116,12 +118,23 @@ EARMARK_FN void for_each_tile(const ConvCallS8& call, const Tile& tile) {
       tile.template run<kTileRows>(x + r * depth, depth, r, p * kPanel, weights);
     }
     switch (call.n_rows - r) {
-      case 5: tile.template run<5>(x + r * depth, depth, r, p * kPanel, weights); break;
-      case 4: tile.template run<4>(x + r * depth, depth, r, p * kPanel, weights); break;
-      case 3: tile.template run<3>(x + r * depth, depth, r, p * kPanel, weights); break;
-      case 2: tile.template run<2>(x + r * depth, depth, r, p * kPanel, weights); break;
-      case 1: tile.template run<1>(x + r * depth, depth, r, p * kPanel, weights); break;
-      default: break;
+      case 5:
+        tile.template run<5>(x + r * depth, depth, r, p * kPanel, weights);
+        break;
+      case 4:
+        tile.template run<4>(x + r * depth, depth, r, p * kPanel, weights);
+        break;
+      case 3:
+        tile.template run<3>(x + r * depth, depth, r, p * kPanel, weights);
+        break;
+      case 2:
+        tile.template run<2>(x + r * depth, depth, r, p * kPanel, weights);
+        break;
+      case 1:
+        tile.template run<1>(x + r * depth, depth, r, p * kPanel, weights);
+        break;
+      default:
+        break;
     }
   }
 }
@@ -161,12 +174,14 @@ struct AccumulatorTile {
 
 }  // namespace
 
-void conv_s8(const ConvCallS8& call, const EpilogueS8& epilogue, uint8_t* out, ptrdiff_t out_stride) {
+void conv_s8(const ConvCallS8& call, const EpilogueS8& epilogue, uint8_t* out,
+             ptrdiff_t out_stride) {
   last_kernel = "conv_s8/" EARMARK_ISA_NAME;
   for_each_tile(call, RequantizedTile{call, epilogue, out, out_stride});
 }
 
-void conv_acc_s8(const ConvCallS8& call, const int32_t* initial, int32_t* acc, ptrdiff_t acc_stride) {
+void conv_acc_s8(const ConvCallS8& call, const int32_t* initial, int32_t* acc,
+                 ptrdiff_t acc_stride) {
   last_kernel = "conv_acc_s8/" EARMARK_ISA_NAME;
   for_each_tile(call, AccumulatorTile{call, initial, acc, acc_stride});
 }

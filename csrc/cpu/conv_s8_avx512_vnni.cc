@@ -1,7 +1,9 @@
-// One tile is kTileRows = 6 rows x kPanel = 64 channels: 24 accumulators, 4 weight and 1 broadcast register of 32 zmm.
-// VPDPBUSD multiplies u8 activations by s8 weights; four products are summed without saturation.
+// One tile is kTileRows = 6 rows x kPanel = 64 channels: 24 accumulators, 4 weight and 1 broadcast
+// register of 32 zmm. VPDPBUSD multiplies u8 activations by s8 weights; four products are summed
+// without saturation.
 //
-// All loops over the accumulators, zeroing and epilogue too, go through unroll.h, or they land on the stack.
+// All loops over the accumulators, zeroing and epilogue too, go through unroll.h, or they land on
+// the stack.
 #if defined(EARMARK_EMULATED)
 #include "emulation/avx512.h"
 #else
@@ -48,7 +50,8 @@ EARMARK_FN Accumulators<kRows> multiply(const ConvCallS8& call, const uint8_t* c
     unroll<kRows>(EARMARK_UNROLLED(r) { in[r.value] = rows[r.value * call.taps + tap]; });
     for (int k = 0; k < call.c_in_padded; k += 4, weights += 4 * kPanel) {
       __m512i w[kVectors];
-      unroll<kVectors>(EARMARK_UNROLLED(j) { w[j.value] = _mm512_loadu_si512(weights + 64 * j.value); });
+      unroll<kVectors>(
+          EARMARK_UNROLLED(j) { w[j.value] = _mm512_loadu_si512(weights + 64 * j.value); });
       unroll<kRows>(EARMARK_UNROLLED(r) {
         const __m512i x = broadcast_4_bytes(in[r.value] + k);
         unroll<kVectors>(EARMARK_UNROLLED(j) {
@@ -60,10 +63,11 @@ EARMARK_FN Accumulators<kRows> multiply(const ConvCallS8& call, const uint8_t* c
   return acc;
 }
 
-// The epilogue without ReLU or affine is the same one with a floor of -Inf, a gain of 1 and a shift of 0.
+// The epilogue without ReLU or affine is the same one with a floor of -Inf, a gain of 1 and a shift
+// of 0.
 template <int kRows>
-EARMARK_FN void requantize(const EpilogueS8& e, int channel, int c_out, const Accumulators<kRows>& acc,
-                           uint8_t* out, ptrdiff_t out_stride) {
+EARMARK_FN void requantize(const EpilogueS8& e, int channel, int c_out,
+                           const Accumulators<kRows>& acc, uint8_t* out, ptrdiff_t out_stride) {
   const __m512 floor = _mm512_set1_ps(e.relu ? 0.0f : -__builtin_inff());
   const __m512 low = _mm512_set1_ps(static_cast<float>(-e.zero_u8));
   const __m512 high = _mm512_set1_ps(static_cast<float>(255 - e.zero_u8));
@@ -80,9 +84,9 @@ EARMARK_FN void requantize(const EpilogueS8& e, int channel, int c_out, const Ac
       v = _mm512_max_ps(_mm512_add_ps(v, offset), floor);
       v = _mm512_add_ps(_mm512_mul_ps(v, gain), shift);
       v = _mm512_min_ps(_mm512_max_ps(v, low), high);
-      const __m512i q =
-          _mm512_cvt_roundps_epi32(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-      _mm512_mask_cvtepi32_storeu_epi8(out + r.value * out_stride + c, mask, _mm512_add_epi32(q, zero));
+      const __m512i q = _mm512_cvt_roundps_epi32(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      _mm512_mask_cvtepi32_storeu_epi8(out + r.value * out_stride + c, mask,
+                                       _mm512_add_epi32(q, zero));
     });
   });
 }
@@ -98,12 +102,23 @@ EARMARK_FN void for_each_tile(const ConvCallS8& call, const Tile& tile) {
       tile.template run<kTileRows>(r, p * kPanel, weights);
     }
     switch (call.n_rows - r) {
-      case 5: tile.template run<5>(r, p * kPanel, weights); break;
-      case 4: tile.template run<4>(r, p * kPanel, weights); break;
-      case 3: tile.template run<3>(r, p * kPanel, weights); break;
-      case 2: tile.template run<2>(r, p * kPanel, weights); break;
-      case 1: tile.template run<1>(r, p * kPanel, weights); break;
-      default: break;
+      case 5:
+        tile.template run<5>(r, p * kPanel, weights);
+        break;
+      case 4:
+        tile.template run<4>(r, p * kPanel, weights);
+        break;
+      case 3:
+        tile.template run<3>(r, p * kPanel, weights);
+        break;
+      case 2:
+        tile.template run<2>(r, p * kPanel, weights);
+        break;
+      case 1:
+        tile.template run<1>(r, p * kPanel, weights);
+        break;
+      default:
+        break;
     }
   }
 }
@@ -116,8 +131,9 @@ struct RequantizedTile {
 
   template <int kRows>
   EARMARK_MEMBER void run(int row, int channel, const int8_t* weights) const {
-    const Accumulators<kRows> acc = multiply<kRows>(
-        call, call.rows + static_cast<ptrdiff_t>(row) * call.taps, weights, epilogue.initial + channel);
+    const Accumulators<kRows> acc =
+        multiply<kRows>(call, call.rows + static_cast<ptrdiff_t>(row) * call.taps, weights,
+                        epilogue.initial + channel);
     requantize<kRows>(epilogue, channel, call.c_out, acc, out + row * out_stride, out_stride);
   }
 };
@@ -143,12 +159,14 @@ struct AccumulatorTile {
 
 }  // namespace
 
-void conv_s8(const ConvCallS8& call, const EpilogueS8& epilogue, uint8_t* out, ptrdiff_t out_stride) {
+void conv_s8(const ConvCallS8& call, const EpilogueS8& epilogue, uint8_t* out,
+             ptrdiff_t out_stride) {
   last_kernel = "conv_s8/" EARMARK_ISA_NAME;
   for_each_tile(call, RequantizedTile{call, epilogue, out, out_stride});
 }
 
-void conv_acc_s8(const ConvCallS8& call, const int32_t* initial, int32_t* acc, ptrdiff_t acc_stride) {
+void conv_acc_s8(const ConvCallS8& call, const int32_t* initial, int32_t* acc,
+                 ptrdiff_t acc_stride) {
   last_kernel = "conv_acc_s8/" EARMARK_ISA_NAME;
   for_each_tile(call, AccumulatorTile{call, initial, acc, acc_stride});
 }

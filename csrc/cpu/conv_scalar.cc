@@ -1,4 +1,5 @@
-// Convolution tiles in plain C++: one row x kPanel channels. The reference in the library and the fallback on any processor.
+// Convolution tiles in plain C++: one row x kPanel channels. The reference in the library and the
+// fallback on any processor.
 #include "cpu/kernels.h"
 
 namespace earmark::EARMARK_ISA {
@@ -10,7 +11,8 @@ static_assert(kPanel == EARMARK_ISA_TILES.f32.panel);
 // sums[c] += x . w[c] over all taps of one row; weights are [input][kPanel].
 template <class T, class W, class Sum>
 EARMARK_FN void multiply(const ConvCall<T, W>& call, int row, int panel, Sum (&sums)[kPanel]) {
-  const W* weights = call.weights + static_cast<ptrdiff_t>(panel) * call.taps * call.c_in_padded * kPanel;
+  const W* weights =
+      call.weights + static_cast<ptrdiff_t>(panel) * call.taps * call.c_in_padded * kPanel;
   for (int tap = 0; tap < call.taps; ++tap) {
     const T* in = call.rows[static_cast<ptrdiff_t>(row) * call.taps + tap];
     for (int k = 0; k < call.c_in_padded; ++k, weights += kPanel) {
@@ -45,7 +47,8 @@ void conv_s8(const ConvCallS8& call, const EpilogueS8& e, uint8_t* out, ptrdiff_
   }
 }
 
-void conv_acc_s8(const ConvCallS8& call, const int32_t* initial, int32_t* acc, ptrdiff_t acc_stride) {
+void conv_acc_s8(const ConvCallS8& call, const int32_t* initial, int32_t* acc,
+                 ptrdiff_t acc_stride) {
   last_kernel = "conv_acc_s8/" EARMARK_ISA_NAME;
   for (int p = call.panel_begin; p < call.panel_end; ++p) {
     for (int r = 0; r < call.n_rows; ++r) {

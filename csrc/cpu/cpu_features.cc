@@ -19,7 +19,8 @@ struct IsaInfo {
 bool always() { return true; }
 
 #if defined(__x86_64__)
-// The compiler's helpers read CPUID and, for AVX and AVX-512, the register state the OS saves (XGETBV).
+// The compiler's helpers read CPUID and, for AVX and AVX-512, the register state the OS saves
+// (XGETBV).
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool has_avx512_vnni() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

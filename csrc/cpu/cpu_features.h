@@ -1,4 +1,5 @@
-// Which instruction sets this binary has kernels for, which this processor has, and which one is used.
+// Which instruction sets this binary has kernels for, which this processor has, and which one is
+// used.
 #pragma once
 
 #include <string>

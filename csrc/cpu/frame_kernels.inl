@@ -1,11 +1,12 @@
-// The kernels that need no intrinsics: plain loops over channels, compiled once for each ISA with its flags and vectorised by
-// the compiler. Included by kernel_row_<isa>.cc inside namespace earmark::<isa>, after EARMARK_ISA_NAME is defined.
-// Integer results do not depend on how the loops are vectorised; float contraction is off.
+// The kernels that need no intrinsics: plain loops over channels, compiled once for each ISA with
+// its flags and vectorised by the compiler. Included by kernel_row_<isa>.cc inside namespace
+// earmark::<isa>, after EARMARK_ISA_NAME is defined. Integer results do not depend on how the loops
+// are vectorised; float contraction is off.
 
 #define EARMARK_RAN(op) (last_kernel = op "/" EARMARK_ISA_NAME)
 
-static void quantize_s8(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride, int n_rows,
-                        int channels, const float* __restrict multiplier,
+static void quantize_s8(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride,
+                        int n_rows, int channels, const float* __restrict multiplier,
                         const float* __restrict offset, int zero_u8) {
   EARMARK_RAN("quantize_s8");
   for (int r = 0; r < n_rows; ++r) {
@@ -17,8 +18,9 @@ static void quantize_s8(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_
   }
 }
 
-static void dequantize_f32(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride, int n_rows,
-                           int channels, const float* __restrict multiplier, int zero_u8) {
+static void dequantize_f32(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride,
+                           int n_rows, int channels, const float* __restrict multiplier,
+                           int zero_u8) {
   EARMARK_RAN("dequantize_f32");
   for (int r = 0; r < n_rows; ++r) {
     const uint8_t* __restrict in = q + r * q_stride;
@@ -28,7 +30,8 @@ static void dequantize_f32(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdi
 }
 
 static void add_s8(const Kernels::AddS8& p, const uint8_t* x, ptrdiff_t x_stride, const uint8_t* r,
-                   ptrdiff_t r_stride, uint8_t* out, ptrdiff_t out_stride, int n_rows, int channels) {
+                   ptrdiff_t r_stride, uint8_t* out, ptrdiff_t out_stride, int n_rows,
+                   int channels) {
   EARMARK_RAN("add_s8");
   const float* __restrict multiplier = p.multiplier;
   for (int row = 0; row < n_rows; ++row) {
@@ -44,8 +47,9 @@ static void add_s8(const Kernels::AddS8& p, const uint8_t* x, ptrdiff_t x_stride
   }
 }
 
-static void add_f32(const float* x, ptrdiff_t x_stride, const float* gate, const float* r, ptrdiff_t r_stride,
-                    float* out, ptrdiff_t out_stride, int n_rows, int channels) {
+static void add_f32(const float* x, ptrdiff_t x_stride, const float* gate, const float* r,
+                    ptrdiff_t r_stride, float* out, ptrdiff_t out_stride, int n_rows,
+                    int channels) {
   EARMARK_RAN("add_f32");
   for (int row = 0; row < n_rows; ++row) {
     const float* a = x + row * x_stride;
@@ -89,7 +93,8 @@ static void stats_s8(const uint8_t* x, ptrdiff_t x_stride, int n_rows, int chann
   }
 }
 
-static void stats_f32(const float* x, ptrdiff_t x_stride, int n_rows, int channels, double* s1, double* s2) {
+static void stats_f32(const float* x, ptrdiff_t x_stride, int n_rows, int channels, double* s1,
+                      double* s2) {
   EARMARK_RAN("stats_f32");
   for (int r = 0; r < n_rows; ++r) {
     const float* __restrict in = x + r * x_stride;
@@ -101,8 +106,9 @@ static void stats_f32(const float* x, ptrdiff_t x_stride, int n_rows, int channe
   }
 }
 
-static void table_s8(const int32_t* acc, ptrdiff_t acc_stride, const EpilogueS8& e, const int8_t* table,
-                     int table_size, uint8_t* out, ptrdiff_t out_stride, int n_rows, int channels) {
+static void table_s8(const int32_t* acc, ptrdiff_t acc_stride, const EpilogueS8& e,
+                     const int8_t* table, int table_size, uint8_t* out, ptrdiff_t out_stride,
+                     int n_rows, int channels) {
   EARMARK_RAN("table_s8");
   for (int r = 0; r < n_rows; ++r) {
     const int32_t* in = acc + r * acc_stride;
@@ -132,11 +138,12 @@ static void max_s32(const int32_t* acc, int n_rows, int panel, int32_t* __restri
   }
 }
 
-// Adds E, E*q and E*q*q of up to 16 rows in int32. E = 4096 * high + low with high <= 4096, so that each product is at most
-// 2^26 and 16 of them fit.
+// Adds E, E*q and E*q*q of up to 16 rows in int32. E = 4096 * high + low with high <= 4096, so that
+// each product is at most 2^26 and 16 of them fit.
 template <class Numerator>
 EARMARK_FN void moments_block(const Numerator& numerator, const int32_t* acc, int n_rows, int panel,
-                              const uint8_t* x, ptrdiff_t x_stride, int channels, const Moments& m) {
+                              const uint8_t* x, ptrdiff_t x_stride, int channels,
+                              const Moments& m) {
   constexpr int kBlock = 16;
   for (int c0 = 0; c0 < channels; c0 += 16) {
     const int n = channels - c0 < 16 ? channels - c0 : 16;
@@ -146,17 +153,17 @@ EARMARK_FN void moments_block(const Numerator& numerator, const int32_t* acc, in
       for (int r = r0; r < r1; ++r) {
         const int32_t* __restrict in = acc + static_cast<ptrdiff_t>(r) * panel + c0;
         const uint8_t* __restrict u = x + r * x_stride + c0;
-        int32_t q[16];
-        for (int c = 0; c < n; ++c) q[c] = u[c] - 128;
-        for (int c = n; c < 16; ++c) q[c] = 0;
+        // All 16 lanes, whatever n is: rows may be read past their end, and spare lanes are dropped
+        // below.
         for (int c = 0; c < 16; ++c) {
+          const int32_t q = u[c] - 128;
           const int32_t e = numerator(in[c], c0 + c);
           const int32_t low = e & 4095;
           const int32_t high = e >> 12;
-          const int32_t square = q[c] * q[c];
+          const int32_t square = q * q;
           e0[c] += e;
-          low1[c] += low * q[c];
-          high1[c] += high * q[c];
+          low1[c] += low * q;
+          high1[c] += high * q;
           low2[c] += low * square;
           high2[c] += high * square;
         }
@@ -171,8 +178,8 @@ EARMARK_FN void moments_block(const Numerator& numerator, const int32_t* acc, in
 }
 
 static void softmax_moments_s8(const int32_t* acc, int n_rows, int panel, const int32_t* maximum,
-                               const float* multiplier, const uint8_t* x, ptrdiff_t x_stride, int channels,
-                               const Moments& m) {
+                               const float* multiplier, const uint8_t* x, ptrdiff_t x_stride,
+                               int channels, const Moments& m) {
   EARMARK_RAN("softmax_moments_s8");
   moments_block(
       [=](int32_t sum, int c) __attribute__((always_inline)) {
@@ -192,7 +199,8 @@ static void pwl_moments_s8(const int32_t* acc, int n_rows, int panel, const floa
       acc, n_rows, panel, x, x_stride, channels, m);
 }
 
-static void max_f32(const float* logits, int n_rows, int panel, int channels, float* __restrict maximum) {
+static void max_f32(const float* logits, int n_rows, int panel, int channels,
+                    float* __restrict maximum) {
   EARMARK_RAN("max_f32");
   for (int r = 0; r < n_rows; ++r) {
     const float* __restrict in = logits + static_cast<ptrdiff_t>(r) * panel;
@@ -201,8 +209,8 @@ static void max_f32(const float* logits, int n_rows, int panel, int channels, fl
 }
 
 static void softmax_moments_f32(const float* logits, int n_rows, int panel, const float* maximum,
-                                const float* x, ptrdiff_t x_stride, int channels, double* s0, double* s1,
-                                double* s2) {
+                                const float* x, ptrdiff_t x_stride, int channels, double* s0,
+                                double* s1, double* s2) {
   EARMARK_RAN("softmax_moments_f32");
   for (int r = 0; r < n_rows; ++r) {
     const float* __restrict in = logits + static_cast<ptrdiff_t>(r) * panel;

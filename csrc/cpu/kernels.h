@@ -1,8 +1,9 @@
 // The kernels of one instruction set, as one table of function pointers.
 //
-// Contract of all of them: raw pointers, no allocation, no exceptions, thread-safe; strides are in elements. Activations
-// are uint8, u = q + 128 (core/quant.h). Rows are (time, width) positions. Kernels write only the elements named; convolutions may read
-// up to kReadSlack bytes past the end of an input row.
+// Contract of all of them: raw pointers, no allocation, no exceptions, thread-safe; strides are in
+// elements. Activations are uint8, u = q + 128 (core/quant.h). Rows are (time, width) positions.
+// Kernels write only the elements named; convolutions may read up to kReadSlack bytes past the end
+// of an input row.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,7 @@ struct ConvCall {
   const T* const* rows;  // [n_rows][taps]: where c_in contiguous inputs of that tap are
   int n_rows;
   int taps;
-  int c_in_padded;  // to a multiple of Packing::depth
+  int c_in_padded;   // to a multiple of Packing::depth
   const W* weights;  // all panels
   int panel_begin;
   int panel_end;
@@ -33,8 +34,9 @@ struct ConvCall {
 using ConvCallS8 = ConvCall<uint8_t, int8_t>;
 using ConvCallF32 = ConvCall<float, float>;
 
-// v = f32(acc) * multiplier + offset -> ReLU -> * gain + shift -> requantize; `gain` is null where no affine follows.
-// Arrays are padded to kMaxPanel channels. `initial` is -(z + 128) * sum w, where the accumulator starts.
+// v = f32(acc) * multiplier + offset -> ReLU -> * gain + shift -> requantize; `gain` is null where
+// no affine follows. Arrays are padded to kMaxPanel channels. `initial` is -(z + 128) * sum w,
+// where the accumulator starts.
 struct EpilogueS8 {
   const int32_t* initial;
   const float* multiplier;
@@ -66,14 +68,16 @@ struct Kernels {
   // out[r * out_stride + c]. The caller's `out` points at channel 0 of row 0.
   void (*conv_s8)(const ConvCallS8&, const EpilogueS8&, uint8_t* out, ptrdiff_t out_stride);
   // The int32 sums alone; acc[r * acc_stride + c - panel_begin * panel], written for whole panels.
-  void (*conv_acc_s8)(const ConvCallS8&, const int32_t* initial, int32_t* acc, ptrdiff_t acc_stride);
+  void (*conv_acc_s8)(const ConvCallS8&, const int32_t* initial, int32_t* acc,
+                      ptrdiff_t acc_stride);
   void (*conv_f32)(const ConvCallF32&, const EpilogueF32&, float* out, ptrdiff_t out_stride);
 
   // q = requantize(x * multiplier[c] + offset[c]).
-  void (*quantize_s8)(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride, int n_rows,
-                      int channels, const float* multiplier, const float* offset, int zero_u8);
-  void (*dequantize_f32)(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride, int n_rows,
-                         int channels, const float* multiplier, int zero_u8);
+  void (*quantize_s8)(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride,
+                      int n_rows, int channels, const float* multiplier, const float* offset,
+                      int zero_u8);
+  void (*dequantize_f32)(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride,
+                         int n_rows, int channels, const float* multiplier, int zero_u8);
 
   // out = requantize((x - zx) * multiplier[c] + (r - zr) * residual_multiplier).
   struct AddS8 {
@@ -81,33 +85,36 @@ struct Kernels {
     float residual_multiplier;
     int x_zero_u8, r_zero_u8, out_zero_u8;
   };
-  void (*add_s8)(const AddS8&, const uint8_t* x, ptrdiff_t x_stride, const uint8_t* r, ptrdiff_t r_stride,
-                 uint8_t* out, ptrdiff_t out_stride, int n_rows, int channels);
+  void (*add_s8)(const AddS8&, const uint8_t* x, ptrdiff_t x_stride, const uint8_t* r,
+                 ptrdiff_t r_stride, uint8_t* out, ptrdiff_t out_stride, int n_rows, int channels);
   // out = x * gate[c] + r, gate null = 1.
-  void (*add_f32)(const float* x, ptrdiff_t x_stride, const float* gate, const float* r, ptrdiff_t r_stride,
-                  float* out, ptrdiff_t out_stride, int n_rows, int channels);
+  void (*add_f32)(const float* x, ptrdiff_t x_stride, const float* gate, const float* r,
+                  ptrdiff_t r_stride, float* out, ptrdiff_t out_stride, int n_rows, int channels);
 
   // Adds sum q and sum q*q of the rows to s1 and s2; s2 may be null.
-  void (*stats_s8)(const uint8_t* x, ptrdiff_t x_stride, int n_rows, int channels, int64_t* s1, int64_t* s2);
-  void (*stats_f32)(const float* x, ptrdiff_t x_stride, int n_rows, int channels, double* s1, double* s2);
+  void (*stats_s8)(const uint8_t* x, ptrdiff_t x_stride, int n_rows, int channels, int64_t* s1,
+                   int64_t* s2);
+  void (*stats_f32)(const float* x, ptrdiff_t x_stride, int n_rows, int channels, double* s1,
+                    double* s2);
 
   // Output of a table layer: out[c] = table[index(v)], v from int32 sums as in EpilogueS8.
   void (*table_s8)(const int32_t* acc, ptrdiff_t acc_stride, const EpilogueS8&, const int8_t* table,
                    int table_size, uint8_t* out, ptrdiff_t out_stride, int n_rows, int channels);
   void (*tanh_f32)(float* x, ptrdiff_t x_stride, int n_rows, int channels);
 
-  // Attentive pooling, one panel: maximum of the sums, then the moments of q weighted with the numerators.
+  // Attentive pooling, one panel: maximum of the sums, then the moments of q weighted with the
+  // numerators.
   void (*max_s32)(const int32_t* acc, int n_rows, int panel, int32_t* maximum);
   void (*softmax_moments_s8)(const int32_t* acc, int n_rows, int panel, const int32_t* maximum,
-                             const float* multiplier, const uint8_t* x, ptrdiff_t x_stride, int channels,
-                             const Moments&);
+                             const float* multiplier, const uint8_t* x, ptrdiff_t x_stride,
+                             int channels, const Moments&);
   void (*pwl_moments_s8)(const int32_t* acc, int n_rows, int panel, const float* multiplier,
-                         const float* offset, const PiecewiseLinear&, const uint8_t* x, ptrdiff_t x_stride,
-                         int channels, const Moments&);
+                         const float* offset, const PiecewiseLinear&, const uint8_t* x,
+                         ptrdiff_t x_stride, int channels, const Moments&);
   void (*max_f32)(const float* logits, int n_rows, int panel, int channels, float* maximum);
   void (*softmax_moments_f32)(const float* logits, int n_rows, int panel, const float* maximum,
-                              const float* x, ptrdiff_t x_stride, int channels, double* s0, double* s1,
-                              double* s2);
+                              const float* x, ptrdiff_t x_stride, int channels, double* s0,
+                              double* s1, double* s2);
 };
 
 const Kernels& kernels(Isa isa);

@@ -25,7 +25,8 @@ Packed pack(Isa isa, const Packing& packing, const ConvShape& shape, const W* we
       for (int i = 0; i < shape.c_in; ++i) {
         const size_t k = static_cast<size_t>(tap) * packed.c_in_padded + i;
         const size_t group = k / packing.depth;
-        panel[(group * packing.panel + o % packing.panel) * packing.depth + k % packing.depth] = in[i];
+        panel[(group * packing.panel + o % packing.panel) * packing.depth + k % packing.depth] =
+            in[i];
       }
     }
   }
@@ -34,7 +35,8 @@ Packed pack(Isa isa, const Packing& packing, const ConvShape& shape, const W* we
 
 }  // namespace
 
-PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight, const int8_t* input_zero) {
+PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight,
+                          const int8_t* input_zero) {
   auto packed = pack<PackedConvS8>(isa, kernels(isa).tiles.s8, shape, weight);
   packed.initial = AlignedBuffer<int32_t>(round_up(shape.c_out, kMaxPanel));
   const size_t depth = static_cast<size_t>(shape.taps()) * shape.c_in;
@@ -46,8 +48,8 @@ PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight,
       magnitude += std::abs(w);
       initial -= w * (input_zero[k % shape.c_in] + 128);
     }
-    EARMARK_CHECK(255 * magnitude < kMaxAccumulator, "output channel ", o, ": 255 * sum|w| = ",
-                  255 * magnitude, " could overflow the int32 accumulator");
+    EARMARK_CHECK(255 * magnitude < kMaxAccumulator, "output channel ", o,
+                  ": 255 * sum|w| = ", 255 * magnitude, " could overflow the int32 accumulator");
     packed.initial[o] = static_cast<int32_t>(initial);
   }
   return packed;

@@ -1,4 +1,5 @@
-// Convolution weights in the order that one instruction set reads them, with what they were packed for.
+// Convolution weights in the order that one instruction set reads them, with what they were packed
+// for.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,8 @@ struct PackedConvS8 : PackedConv<int8_t> {
 using PackedConvF32 = PackedConv<float>;
 
 // weight: [c_out][taps][c_in]; input_zero: [c_in]. Throws if an int32 sum could overflow.
-PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight, const int8_t* input_zero);
+PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight,
+                          const int8_t* input_zero);
 PackedConvF32 pack_conv_f32(Isa isa, const ConvShape& shape, const float* weight);
 
 }  // namespace earmark

@@ -3,8 +3,8 @@
 
 namespace earmark {
 
-// Weights of a convolution lie in panels of `panel` output channels; inside a panel, for each group of `depth` inputs (taps
-// one after another, each padded to whole groups): [panel][depth].
+// Weights of a convolution lie in panels of `panel` output channels; inside a panel, for each group
+// of `depth` inputs (taps one after another, each padded to whole groups): [panel][depth].
 struct Packing {
   int panel;
   int depth;

@@ -1,5 +1,6 @@
-// Loops over register tiles, unrolled by the language and not by the optimiser: GCC 12 keeps an array of accumulators on the
-// stack, and the tile runs at half speed, wherever an index into it is still a variable when it splits arrays into registers
+// Loops over register tiles, unrolled by the language and not by the optimiser: GCC 12 keeps an
+// array of accumulators on the stack, and the tile runs at half speed, wherever an index into it is
+// still a variable when it splits arrays into registers
 // (#pragma GCC unroll comes too late).
 #pragma once
 
@@ -20,7 +21,8 @@ EARMARK_FN void unroll_from(const Body& body) {
   }
 }
 
-// body(Index<0>{}), ... body(Index<kCount - 1>{}); write the body as EARMARK_UNROLLED(i) { ... i.value ... }.
+// body(Index<0>{}), ... body(Index<kCount - 1>{}); write the body as EARMARK_UNROLLED(i) { ...
+// i.value ... }.
 template <int kCount, class Body>
 EARMARK_FN void unroll(const Body& body) {
   unroll_from<0, kCount>(body);

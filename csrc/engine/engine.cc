@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/check.h"
+#include "engine/float_environment.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <unistd.h>
@@ -12,12 +13,13 @@
 namespace earmark {
 namespace {
 
-// Recordings up to this length are dealt out whole, one to a thread, where there are enough of them; each needs an arena of
-// its own. Longer ones are run one after another on all threads.
+// Recordings up to this length are dealt out whole, one to a thread, where there are enough of
+// them; each needs an arena of its own. Longer ones are run one after another on all threads.
 constexpr int kWholeRecordingFrames = 4096;
 constexpr int kMaxThreads = 1024;
 constexpr int kLongestMinimum = 1 << 14;
-// Working memory that a plan may ask for with 20 s of speech: far above any network, far below what would bring a machine down.
+// Working memory that a plan may ask for with 20 s of speech: far above any network, far below what
+// would bring a machine down.
 constexpr int kTypicalFrames = 2000;
 constexpr size_t kMaxArena = size_t{4} << 30;
 
@@ -33,8 +35,8 @@ int only_tensor(const Plan& plan, const char* name, Kind kind) {
   OpDesc desc;
   desc.op = desc.name = "plan";
   const Tensor& t = plan.find(desc, name, name);
-  EARMARK_CHECK(t.kind == kind && t.of.empty() && t.over.empty(), "the plan's '", name, "' must be a ",
-                kind == Kind::kFrames ? "frames" : "vector", " tensor of its own");
+  EARMARK_CHECK(t.kind == kind && t.of.empty() && t.over.empty(), "the plan's '", name,
+                "' must be a ", kind == Kind::kFrames ? "frames" : "vector", " tensor of its own");
   return t.id;
 }
 
@@ -83,14 +85,15 @@ class Engine::Lease {
   std::unique_ptr<Context> context_;
 };
 
-Engine::Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>& ops, Isa isa, int threads)
+Engine::Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>& ops, Isa isa,
+               int threads)
     : plan_(tensors),
       isa_(isa),
       threads_(threads == 0 ? default_threads() : threads),
       input_(only_tensor(plan_, "input", Kind::kFrames)),
       output_(only_tensor(plan_, "embedding", Kind::kVector)) {
-  EARMARK_CHECK(threads_ >= 1 && threads_ <= kMaxThreads, "threads is ", threads, ", expected 1 to ",
-                kMaxThreads);
+  EARMARK_CHECK(threads_ >= 1 && threads_ <= kMaxThreads, "threads is ", threads,
+                ", expected 1 to ", kMaxThreads);
   EARMARK_CHECK(output().dtype == DType::kF32, "the plan's 'embedding' must be f32");
   for (const OpDesc& desc : ops) {
     ops_.push_back(make_op(plan_, desc, isa));
@@ -102,14 +105,15 @@ Engine::Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>
   }
   const int typical = std::max(min_length_, kTypicalFrames);
   if (why_not(typical).empty()) {
-    EARMARK_CHECK(arena_bytes(typical) <= kMaxArena, "the plan asks for ", arena_bytes(typical), " bytes for ",
-                  typical, " frames");
+    EARMARK_CHECK(arena_bytes(typical) <= kMaxArena, "the plan asks for ", arena_bytes(typical),
+                  " bytes for ", typical, " frames");
   }
 }
 
 Engine::~Engine() {
   Runtime* runtime = runtime_.load();
-  // After a fork the parent's threads do not exist here; its runtime cannot be joined, only left alone.
+  // After a fork the parent's threads do not exist here; its runtime cannot be joined, only left
+  // alone.
   if (runtime != nullptr && runtime->process == process_id()) delete runtime;
 }
 
@@ -121,7 +125,8 @@ Engine::Runtime& Engine::runtime() const {
   return *current;  // another thread was first
 }
 
-void Engine::prepare(Context& context, ThreadPool& pool, const Recording& recording, bool keep_all) const {
+void Engine::prepare(Context& context, ThreadPool& pool, const Recording& recording,
+                     bool keep_all) const {
   if (keep_all || context.schedule.length_in != recording.length) {
     context.schedule = scheduler_->make(recording.length, keep_all);
     if (keep_all) context.schedule.length_in = -1;  // of no use to the next call
@@ -155,7 +160,8 @@ void Engine::prepare(Context& context, ThreadPool& pool, const Recording& record
     // Ops only read their inputs; the pointer loses const because all places are alike.
     place.data = static_cast<char*>(const_cast<void*>(recording.data));
     for (const Tensor& t : plan_.tensors()) {
-      if (t.base == input_ && t.id != input_) walk.places[t.id].data = place.data + t.offset * size_of(t.dtype);
+      if (t.base == input_ && t.id != input_)
+        walk.places[t.id].data = place.data + t.offset * size_of(t.dtype);
     }
   } else {
     const auto* q = static_cast<const uint8_t*>(recording.data);
@@ -167,6 +173,7 @@ void Engine::prepare(Context& context, ThreadPool& pool, const Recording& record
 void Engine::walk(Context& context, ThreadPool& pool, const Recording& recording, float* embedding,
                   std::map<std::string, TracedTensor>* traced,
                   std::map<std::string, std::string>* kernels) const {
+  const FloatEnvironment defaults;
   prepare(context, pool, recording, traced != nullptr);
   Walk& walk = context.walk;
   for (const Step& step : context.schedule.steps) {
@@ -219,7 +226,8 @@ void Engine::run(const std::vector<Recording>& recordings, float* embeddings) co
     try {
       Lease context(rt);
       const int i = whole[unit];
-      walk(*context, rt.single, recordings[i], embeddings + static_cast<size_t>(i) * channels, nullptr, nullptr);
+      walk(*context, rt.single, recordings[i], embeddings + static_cast<size_t>(i) * channels,
+           nullptr, nullptr);
     } catch (...) {
       errors[unit] = std::current_exception();
     }
@@ -229,12 +237,13 @@ void Engine::run(const std::vector<Recording>& recordings, float* embeddings) co
   }
   for (const int i : shared) {
     Lease context(rt);
-    walk(*context, rt.pool, recordings[i], embeddings + static_cast<size_t>(i) * channels, nullptr, nullptr);
+    walk(*context, rt.pool, recordings[i], embeddings + static_cast<size_t>(i) * channels, nullptr,
+         nullptr);
   }
 }
 
-std::map<std::string, TracedTensor> Engine::trace(const Recording& recording,
-                                                  std::map<std::string, std::string>* kernels) const {
+std::map<std::string, TracedTensor> Engine::trace(
+    const Recording& recording, std::map<std::string, std::string>* kernels) const {
   std::map<std::string, TracedTensor> traced;
   Context context;
   walk(context, runtime().single, recording, nullptr, &traced, kernels);
@@ -257,7 +266,8 @@ TracedTensor Engine::copy(const Walk& walk, const Tensor& tensor) const {
   out.data.resize(rows * row_bytes);
   for (size_t r = 0; r < rows; ++r) {
     std::memcpy(out.data.data() + r * row_bytes,
-                place.data + static_cast<ptrdiff_t>(r) * place.stride * size_of(tensor.dtype), row_bytes);
+                place.data + static_cast<ptrdiff_t>(r) * place.stride * size_of(tensor.dtype),
+                row_bytes);
   }
   if (tensor.dtype == DType::kS8) {
     for (char& value : out.data) value = static_cast<char>(value ^ 0x80);

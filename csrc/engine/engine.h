@@ -1,7 +1,8 @@
 // Runs a plan on recordings of any lengths.
 //
-// Thread-safe: any number of callers may run at once. Each recording's result is the same bits alone, in a batch, and with
-// any number of threads. Survives fork: a child makes its own threads at its first call.
+// Thread-safe: any number of callers may run at once. Each recording's result is the same bits
+// alone, in a batch, and with any number of threads. Survives fork: a child makes its own threads
+// at its first call.
 #pragma once
 
 #include <atomic>
@@ -23,7 +24,8 @@ struct Recording {
 
 // A tensor as an op left it.
 struct TracedTensor {
-  std::vector<int64_t> shape;  // frames: (length, channels), or (length, width, channels); vector: (channels)
+  std::vector<int64_t>
+      shape;  // frames: (length, channels), or (length, width, channels); vector: (channels)
   DType dtype;
   std::vector<char> data;  // int8 as q
 };
@@ -31,7 +33,8 @@ struct TracedTensor {
 class Engine {
  public:
   // Throws std::invalid_argument for a plan that cannot run. `threads` = 0 takes default_threads().
-  Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>& ops, Isa isa, int threads);
+  Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>& ops, Isa isa,
+         int threads);
   ~Engine();
 
   Isa isa() const { return isa_; }
@@ -46,7 +49,8 @@ class Engine {
 
   // embeddings: recordings.size() x output().channels float32.
   void run(const std::vector<Recording>& recordings, float* embeddings) const;
-  // Every op's output, by tensor name, copied when the op had run; and which kernel ran last in each op, by op name.
+  // Every op's output, by tensor name, copied when the op had run; and which kernel ran last in
+  // each op, by op name.
   std::map<std::string, TracedTensor> trace(const Recording& recording,
                                             std::map<std::string, std::string>* kernels) const;
 
@@ -57,7 +61,8 @@ class Engine {
 
   Runtime& runtime() const;
   void walk(Context& context, ThreadPool& pool, const Recording& recording, float* embedding,
-            std::map<std::string, TracedTensor>* traced, std::map<std::string, std::string>* kernels) const;
+            std::map<std::string, TracedTensor>* traced,
+            std::map<std::string, std::string>* kernels) const;
   void prepare(Context& context, ThreadPool& pool, const Recording& recording, bool keep_all) const;
   TracedTensor copy(const Walk& walk, const Tensor& tensor) const;
 

@@ -26,14 +26,14 @@ struct Range {
   }
 };
 
-// Where a frames tensor lies now: channel c of row (t, w) is at data + ((t - first) * width + w) * stride + c elements. A
-// vector is data alone.
+// Where a frames tensor lies now: channel c of row (t, w) is at data + ((t - first) * width + w) *
+// stride + c elements. A vector is data alone.
 struct Place {
   char* data = nullptr;
   ptrdiff_t stride = 0;  // elements between rows
   int width = 1;
-  int first = 0;    // time position of the first row in memory
-  int length = 0;   // time positions of the whole tensor
+  int first = 0;   // time position of the first row in memory
+  int length = 0;  // time positions of the whole tensor
 
   template <class T>
   T* row(int t) const {
@@ -49,7 +49,7 @@ struct Place {
 struct Walk {
   const Kernels* kernels;
   ThreadPool* pool;
-  std::vector<Place> places;                       // by tensor id
+  std::vector<Place> places;                        // by tensor id
   std::vector<AlignedBuffer<char>> states;          // by op index: sums of reductions
   std::vector<AlignedBuffer<char>> thread_scratch;  // by thread, grown to what the ops asked for
 
@@ -77,7 +77,8 @@ class Op {
   std::vector<const Tensor*> frames_in;
   std::vector<const Tensor*> vectors_in;
   const Tensor* out = nullptr;
-  // Reads all frames of its inputs at once (attentive pooling), instead of range by range (stats, frame ops).
+  // Reads all frames of its inputs at once (attentive pooling), instead of range by range (stats,
+  // frame ops).
   bool whole = false;
 
   // Time positions of the output for an input of that many; throws if the input is too short.
@@ -91,7 +92,8 @@ class Op {
 
   // Before the first range of a recording (resets sums).
   virtual void begin(Walk&) const {}
-  // Frame ops: compute that range of the output. Reductions: take in that range. Vector ops: compute.
+  // Frame ops: compute that range of the output. Reductions: take in that range. Vector ops:
+  // compute.
   virtual void run(Walk&, Range range) const = 0;
   // Reductions: after the last range.
   virtual void end(Walk&) const {}

@@ -18,9 +18,11 @@ bool storable(float v) {
 
 }  // namespace
 
-const Tensor& OpArgs::tensor(const char* role, const std::string& name, Kind kind, DType dtype) const {
+const Tensor& OpArgs::tensor(const char* role, const std::string& name, Kind kind,
+                             DType dtype) const {
   const Tensor& t = plan_.find(desc_, role, name);
-  check(t.kind == kind, role, " '", name, "' must be ", kind == Kind::kFrames ? "frames" : "a vector");
+  check(t.kind == kind, role, " '", name, "' must be ",
+        kind == Kind::kFrames ? "frames" : "a vector");
   check(t.dtype == dtype, role, " '", name, "' must be ", dtype == DType::kS8 ? "s8" : "f32");
   return t;
 }
@@ -28,7 +30,8 @@ const Tensor& OpArgs::tensor(const char* role, const std::string& name, Kind kin
 const Tensor& OpArgs::tensor(const char* role, const std::string& name, Kind kind, DType dtype,
                              int channels) const {
   const Tensor& t = tensor(role, name, kind, dtype);
-  check(t.channels == channels, role, " '", name, "' has ", t.channels, " channels, expected ", channels);
+  check(t.channels == channels, role, " '", name, "' has ", t.channels, " channels, expected ",
+        channels);
   return t;
 }
 
@@ -40,7 +43,8 @@ const ArrayView& OpArgs::array(const char* role, DType dtype) const {
   return found->second;
 }
 
-const ArrayView& OpArgs::array(const char* role, DType dtype, const std::vector<int64_t>& shape) const {
+const ArrayView& OpArgs::array(const char* role, DType dtype,
+                               const std::vector<int64_t>& shape) const {
   const ArrayView& a = array(role, dtype);
   check(a.shape == shape, "array '", role, "' has shape ", shape_text(a.shape), ", expected ",
         shape_text(shape));
@@ -55,7 +59,8 @@ int OpArgs::array_size(const char* role) const {
   return static_cast<int>(found->second.shape[0]);
 }
 
-AlignedBuffer<float> OpArgs::row(const char* role, const float* data, int stored, int size, bool positive) const {
+AlignedBuffer<float> OpArgs::row(const char* role, const float* data, int stored, int size,
+                                 bool positive) const {
   AlignedBuffer<float> copy((size + kMaxPanel - 1) / kMaxPanel * kMaxPanel);
   for (int i = 0; i < size; ++i) {
     const float value = data[stored == 1 ? 0 : i];
@@ -67,17 +72,18 @@ AlignedBuffer<float> OpArgs::row(const char* role, const float* data, int stored
 
 AlignedBuffer<float> OpArgs::floats(const char* role, int size, bool positive) const {
   const ArrayView& a = array(role, DType::kF32);
-  check(a.shape.size() == 1 && (a.shape[0] == size || a.shape[0] == 1), "array '", role, "' has shape ",
-        shape_text(a.shape), ", expected (", size, ") or (1)");
+  check(a.shape.size() == 1 && (a.shape[0] == size || a.shape[0] == 1), "array '", role,
+        "' has shape ", shape_text(a.shape), ", expected (", size, ") or (1)");
   return row(role, static_cast<const float*>(a.data), static_cast<int>(a.shape[0]), size, positive);
 }
 
 Epilogue OpArgs::epilogue(int channels, DType dtype) const {
   const ArrayView& a = array("epilogue", DType::kF32);
   const int64_t rows = dtype == DType::kS8 ? 2 : 1;
-  check(a.shape.size() == 2 && (a.shape[0] == rows || a.shape[0] == rows + 2) && a.shape[1] == channels,
-        "array 'epilogue' has shape ", shape_text(a.shape), ", expected (", rows, " or ", rows + 2, ", ",
-        channels, ")");
+  check(a.shape.size() == 2 && (a.shape[0] == rows || a.shape[0] == rows + 2) &&
+            a.shape[1] == channels,
+        "array 'epilogue' has shape ", shape_text(a.shape), ", expected (", rows, " or ", rows + 2,
+        ", ", channels, ")");
   const auto* data = static_cast<const float*>(a.data);
   const auto next = [&] {
     const float* values = data;
@@ -132,7 +138,8 @@ std::vector<int8_t> OpArgs::input_zero(const Tensor& in) const {
   if (!has("input_zero")) {
     return std::vector<int8_t>(in.channels, static_cast<int8_t>(in.zero_point));
   }
-  const auto* data = static_cast<const int8_t*>(array("input_zero", DType::kS8, {in.channels}).data);
+  const auto* data =
+      static_cast<const int8_t*>(array("input_zero", DType::kS8, {in.channels}).data);
   return {data, data + in.channels};
 }
 
@@ -174,8 +181,8 @@ ConvShape OpArgs::conv_shape(const Tensor& in, const Tensor& out) const {
   shape.pad_mode = mode == "reflect" ? PadMode::kReflect : PadMode::kZero;
   shape.c_in = in.channels;
   shape.c_out = out.channels;
-  check(shape.size_out(shape.width, in.width, "positions") == out.width, "output width is ", out.width,
-        ", expected ", shape.size_out(shape.width, in.width, "positions"));
+  check(shape.size_out(shape.width, in.width, "positions") == out.width, "output width is ",
+        out.width, ", expected ", shape.size_out(shape.width, in.width, "positions"));
   return shape;
 }
 

@@ -7,7 +7,8 @@
 
 namespace earmark {
 
-// Per-channel arrays behind a multiplication (docs/arithmetic.md, conv_s8); gain and shift are empty where no affine follows.
+// Per-channel arrays behind a multiplication (docs/arithmetic.md, conv_s8); gain and shift are
+// empty where no affine follows.
 struct Epilogue {
   AlignedBuffer<float> multiplier, offset, gain, shift;
 };
@@ -32,8 +33,8 @@ class OpArgs {
   }
 
   bool has(const char* array) const { return desc_.arrays.count(array) != 0; }
-  // A float32 array of one value for each channel, or of one value for all; every value within the stored range. Padded to
-  // kMaxPanel.
+  // A float32 array of one value for each channel, or of one value for all; every value within the
+  // stored range. Padded to kMaxPanel.
   AlignedBuffer<float> floats(const char* role, int size, bool positive = false) const;
   // The rows of `epilogue`: multiplier (int8 ops only), offset, and perhaps gain and shift.
   Epilogue epilogue(int channels, DType dtype) const;
@@ -54,7 +55,8 @@ class OpArgs {
  private:
   const ArrayView& array(const char* role, DType dtype) const;
   const ArrayView& array(const char* role, DType dtype, const std::vector<int64_t>& shape) const;
-  AlignedBuffer<float> row(const char* role, const float* data, int stored, int size, bool positive) const;
+  AlignedBuffer<float> row(const char* role, const float* data, int stored, int size,
+                           bool positive) const;
   int integer(const char* name, size_t axis, int fallback, int low, int high) const;
 
   const Plan& plan_;

@@ -16,8 +16,8 @@ Plan::Plan(const std::vector<TensorDesc>& tensors) {
     static_cast<TensorDesc&>(t) = desc;
     t.id = t.base = static_cast<int>(tensors_.size());
     EARMARK_CHECK(ids_.emplace(t.name, t.id).second, "tensor '", t.name, "' is declared twice");
-    EARMARK_CHECK(t.channels >= 1 && t.channels <= kMaxChannels, "tensor '", t.name, "': ", t.channels,
-                  " channels");
+    EARMARK_CHECK(t.channels >= 1 && t.channels <= kMaxChannels, "tensor '", t.name,
+                  "': ", t.channels, " channels");
     EARMARK_CHECK(t.width >= 1 && t.width <= kMaxWidth, "tensor '", t.name, "': width ", t.width);
     EARMARK_CHECK(t.zero_point >= -128 && t.zero_point <= 127, "tensor '", t.name, "': zero point ",
                   t.zero_point, " is not an int8");
@@ -25,19 +25,20 @@ Plan::Plan(const std::vector<TensorDesc>& tensors) {
   }
   const auto lookup = [&](const Tensor& t, const std::string& name) {
     const auto found = ids_.find(name);
-    EARMARK_CHECK(found != ids_.end(), "tensor '", t.name, "' refers to '", name, "', which is not there");
+    EARMARK_CHECK(found != ids_.end(), "tensor '", t.name, "' refers to '", name,
+                  "', which is not there");
     const Tensor& other = tensors_[found->second];
-    EARMARK_CHECK(other.kind == Kind::kFrames && t.kind == Kind::kFrames && other.dtype == t.dtype &&
-                      other.width == t.width && other.of.empty(),
+    EARMARK_CHECK(other.kind == Kind::kFrames && t.kind == Kind::kFrames &&
+                      other.dtype == t.dtype && other.width == t.width && other.of.empty(),
                   "tensor '", t.name, "' cannot share the memory of '", name, "'");
     return found->second;
   };
   for (Tensor& t : tensors_) {
     if (!t.of.empty()) {
       t.base = lookup(t, t.of);
-      EARMARK_CHECK(t.offset >= 0 && t.offset <= tensors_[t.base].channels - t.channels, "tensor '", t.name,
-                    "': channels [", t.offset, ", ", t.offset + static_cast<int64_t>(t.channels),
-                    ") are not in '", t.of, "'");
+      EARMARK_CHECK(t.offset >= 0 && t.offset <= tensors_[t.base].channels - t.channels, "tensor '",
+                    t.name, "': channels [", t.offset, ", ",
+                    t.offset + static_cast<int64_t>(t.channels), ") are not in '", t.of, "'");
       EARMARK_CHECK(t.over.empty(), "tensor '", t.name, "' is a view and cannot lie over another");
     }
     if (!t.over.empty()) {

@@ -1,5 +1,6 @@
-// A plan: named tensors and a flat list of ops over them, as read from a model file (docs/file-format.md). Nothing in it
-// is trusted: Plan checks names and views, each op checks its own shapes and values when it is built.
+// A plan: named tensors and a flat list of ops over them, as read from a model file
+// (docs/file-format.md). Nothing in it is trusted: Plan checks names and views, each op checks its
+// own shapes and values when it is built.
 #pragma once
 
 #include <cstdint>
@@ -41,10 +42,10 @@ struct OpDesc {
   std::string name;
   std::string in;
   std::string out;
-  std::string residual;  // add: second operand
-  std::string gate;      // add: vector of multipliers
-  std::string bias;      // conv: vector of offsets
-  std::string values;    // attentive pooling: the pooled frames
+  std::string residual;                              // add: second operand
+  std::string gate;                                  // add: vector of multipliers
+  std::string bias;                                  // conv: vector of offsets
+  std::string values;                                // attentive pooling: the pooled frames
   std::map<std::string, std::vector<int>> integers;  // kernel, stride, dilation, padding, relu, std
   std::map<std::string, std::string> words;          // pad_mode, activation, softmax
   std::map<std::string, double> numbers;             // min_variance

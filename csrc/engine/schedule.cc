@@ -1,12 +1,12 @@
 #include "engine/schedule.h"
 
-
 #include "core/check.h"
 
 namespace earmark {
 namespace {
 
-// 20 s of speech: the context of a Res2 chain (28 frames a side at dilation 4) is then 3 % of a chunk.
+// 20 s of speech: the context of a Res2 chain (28 frames a side at dilation 4) is then 3 % of a
+// chunk.
 constexpr int kChunkFrames = 2048;
 constexpr size_t kAlign = 64;
 
@@ -15,7 +15,8 @@ bool is_reduction(const Op& op) { return !is_frame_op(op) && !op.frames_in.empty
 
 }  // namespace
 
-Scheduler::Scheduler(const Plan& plan, const std::vector<std::unique_ptr<Op>>& ops, int input, int output)
+Scheduler::Scheduler(const Plan& plan, const std::vector<std::unique_ptr<Op>>& ops, int input,
+                     int output)
     : plan_(plan), ops_(ops), input_(input) {
   assign_stages();
   EARMARK_CHECK(first_[output] >= 0, "no op writes the output '", plan.tensor(output).name, "'");
@@ -23,7 +24,8 @@ Scheduler::Scheduler(const Plan& plan, const std::vector<std::unique_ptr<Op>>& o
   check_overlays();
 }
 
-// Stages never fall along the list, so running them in turn keeps the list's order wherever memory is shared.
+// Stages never fall along the list, so running them in turn keeps the list's order wherever memory
+// is shared.
 void Scheduler::assign_stages() {
   const size_t n = plan_.tensors().size();
   std::vector<int> available(n, -1);  // by base: the stage from which the tensor can be read
@@ -72,11 +74,13 @@ void Scheduler::check_overlays() const {
     if (out.overlay < 0) continue;
     const Op& op = *ops_[i];
     const Range range = op.reads({5, 7}, 1 << 20);
-    EARMARK_CHECK(op.frames_in.size() == 1 && op.frames_in[0]->base == out.overlay && range.begin == 5 &&
-                      range.end == 7 && op.length_out(1 << 20) == 1 << 20 && out.overlay != input_,
-                  "op '", op.name, "' does not make '", out.name, "' frame by frame from '", out.over, "'");
-    EARMARK_CHECK(last_[out.overlay] == static_cast<int>(i) && first_[out.id] == static_cast<int>(i),
-                  "'", out.over, "' is used after '", out.name, "' has taken its memory");
+    EARMARK_CHECK(
+        op.frames_in.size() == 1 && op.frames_in[0]->base == out.overlay && range.begin == 5 &&
+            range.end == 7 && op.length_out(1 << 20) == 1 << 20 && out.overlay != input_,
+        "op '", op.name, "' does not make '", out.name, "' frame by frame from '", out.over, "'");
+    EARMARK_CHECK(
+        last_[out.overlay] == static_cast<int>(i) && first_[out.id] == static_cast<int>(i), "'",
+        out.over, "' is used after '", out.name, "' has taken its memory");
   }
 }
 
@@ -87,8 +91,8 @@ std::vector<int> Scheduler::lengths(int length_in) const {
     if (op->frames_in.empty()) continue;
     const int length = lengths[op->frames_in[0]->base];
     for (const Tensor* t : op->frames_in) {
-      EARMARK_CHECK(lengths[t->base] == length, "op '", op->name, "' reads tensors of ", length, " and ",
-                    lengths[t->base], " frames");
+      EARMARK_CHECK(lengths[t->base] == length, "op '", op->name, "' reads tensors of ", length,
+                    " and ", lengths[t->base], " frames");
     }
     if (!is_frame_op(*op)) continue;
     int& out = lengths[op->out->base];
@@ -131,7 +135,8 @@ Schedule Scheduler::make(int length_in, bool keep_all) const {
   for (size_t t = 0; t < n; ++t) {
     if (kept[t]) rows[t] = schedule.lengths[t];
     const Tensor& tensor = plan_.tensor(static_cast<int>(t));
-    if (tensor.overlay >= 0) lag[tensor.overlay] = (schedule.lengths[tensor.overlay] + chunks - 1) / chunks;
+    if (tensor.overlay >= 0)
+      lag[tensor.overlay] = (schedule.lengths[tensor.overlay] + chunks - 1) / chunks;
   }
 
   std::vector<int> done(ops_.size(), 0);  // frames of a kept output that are there already
@@ -144,7 +149,8 @@ Schedule Scheduler::make(int length_in, bool keep_all) const {
       const Op& op = *ops_[i];
       if (is_frame_op(op) || is_reduction(op)) {
         has_frames = true;
-        if (is_reduction(op)) schedule.steps.push_back({Step::Type::kBegin, static_cast<int>(i), {}});
+        if (is_reduction(op))
+          schedule.steps.push_back({Step::Type::kBegin, static_cast<int>(i), {}});
       } else {
         schedule.steps.push_back({Step::Type::kRun, static_cast<int>(i), {}});
       }
@@ -152,7 +158,8 @@ Schedule Scheduler::make(int length_in, bool keep_all) const {
     for (int c = 0; has_frames && c < chunks; ++c) {
       const auto nominal = [&](int base) {
         const int64_t length = schedule.lengths[base];
-        return Range{static_cast<int>(length * c / chunks), static_cast<int>(length * (c + 1) / chunks)};
+        return Range{static_cast<int>(length * c / chunks),
+                     static_cast<int>(length * (c + 1) / chunks)};
       };
       // Backwards: what each tensor must hold for the ops behind it.
       std::vector<Range> need(n);
@@ -181,7 +188,8 @@ Schedule Scheduler::make(int length_in, bool keep_all) const {
       }
       for (size_t i = begin; i < end; ++i) {
         if (ranges[i].empty()) continue;
-        // An overlay moves over its tensor at most `lag` positions at a time, always behind what is still to be read.
+        // An overlay moves over its tensor at most `lag` positions at a time, always behind what is
+        // still to be read.
         const int overlay = ops_[i]->out->overlay;
         const int step = overlay >= 0 ? std::max(lag[overlay], 1) : ranges[i].size();
         for (int t = ranges[i].begin; t < ranges[i].end; t += step) {
@@ -191,7 +199,8 @@ Schedule Scheduler::make(int length_in, bool keep_all) const {
       }
     }
     for (size_t i = begin; i < end; ++i) {
-      if (is_reduction(*ops_[i])) schedule.steps.push_back({Step::Type::kEnd, static_cast<int>(i), {}});
+      if (is_reduction(*ops_[i]))
+        schedule.steps.push_back({Step::Type::kEnd, static_cast<int>(i), {}});
     }
     begin = end;
   }
@@ -204,8 +213,8 @@ size_t Scheduler::row_bytes(const Tensor& base) const {
 }
 
 // First fit, largest first, over the spans of ops in which each tensor's memory is in use.
-void Scheduler::lay_out(Schedule& schedule, const std::vector<int>& rows, const std::vector<int>& lag,
-                        const std::vector<bool>& kept) const {
+void Scheduler::lay_out(Schedule& schedule, const std::vector<int>& rows,
+                        const std::vector<int>& lag, const std::vector<bool>& kept) const {
   struct Block {
     int tensor;
     size_t bytes;
@@ -223,7 +232,8 @@ void Scheduler::lay_out(Schedule& schedule, const std::vector<int>& rows, const 
   };
   std::vector<int> last = last_;
   for (const Tensor& t : plan_.tensors()) {
-    if (t.overlay >= 0 && first_[t.id] >= 0) last[t.overlay] = std::max(last[t.overlay], last[t.id]);
+    if (t.overlay >= 0 && first_[t.id] >= 0)
+      last[t.overlay] = std::max(last[t.overlay], last[t.id]);
   }
   std::vector<Block> blocks;
   for (const Tensor& t : plan_.tensors()) {
@@ -250,10 +260,12 @@ void Scheduler::lay_out(Schedule& schedule, const std::vector<int>& rows, const 
       offset = other.offset + other.bytes;
     }
     block.offset = offset;
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), block,
-                                   [](const Block& a, const Block& b) { return a.offset < b.offset; }),
-                  block);
-    schedule.offsets[block.tensor] = offset + lag[block.tensor] * row_bytes(plan_.tensor(block.tensor));
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), block,
+                         [](const Block& a, const Block& b) { return a.offset < b.offset; }),
+        block);
+    schedule.offsets[block.tensor] =
+        offset + lag[block.tensor] * row_bytes(plan_.tensor(block.tensor));
     schedule.arena_bytes = std::max(schedule.arena_bytes, offset + block.bytes);
   }
   for (const Tensor& t : plan_.tensors()) {

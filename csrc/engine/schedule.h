@@ -1,8 +1,9 @@
 // How one recording of a given length walks through the plan.
 //
-// A plan falls into stages: an op that needs a statistic over the whole recording can only run once the frames behind it are all
-// there. Within a stage, the frame ops run chunk by chunk over time, so that tensors that live inside a stage hold one chunk
-// and its context only; context frames of such tensors are computed again at chunk borders. Tensors that outlive their stage are kept
+// A plan falls into stages: an op that needs a statistic over the whole recording can only run once
+// the frames behind it are all there. Within a stage, the frame ops run chunk by chunk over time,
+// so that tensors that live inside a stage hold one chunk and its context only; context frames of
+// such tensors are computed again at chunk borders. Tensors that outlive their stage are kept
 // whole, and each of their frames is computed once. Short recordings are one chunk.
 #pragma once
 
@@ -35,10 +36,12 @@ struct Schedule {
 
 class Scheduler {
  public:
-  // Throws std::invalid_argument where an op reads what no op before it wrote, or memory is shared that may not be.
+  // Throws std::invalid_argument where an op reads what no op before it wrote, or memory is shared
+  // that may not be.
   Scheduler(const Plan& plan, const std::vector<std::unique_ptr<Op>>& ops, int input, int output);
 
-  // `keep_all`: every tensor is kept whole, in one chunk. Throws where the recording is too short or too long.
+  // `keep_all`: every tensor is kept whole, in one chunk. Throws where the recording is too short
+  // or too long.
   Schedule make(int length_in, bool keep_all) const;
 
   // Whether a recording of that length can be walked; the reason if not.
@@ -55,8 +58,8 @@ class Scheduler {
   const Plan& plan_;
   const std::vector<std::unique_ptr<Op>>& ops_;
   int input_;
-  std::vector<int> stage_;        // by op
-  std::vector<bool> outlives_;    // by base tensor: read in a later stage than written, or whole
+  std::vector<int> stage_;         // by op
+  std::vector<bool> outlives_;     // by base tensor: read in a later stage than written, or whole
   std::vector<int> first_, last_;  // by base tensor: first and last op that touches it, -1 if none
 };
 

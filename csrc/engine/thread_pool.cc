@@ -5,6 +5,8 @@
 #include <set>
 #include <string>
 
+#include "engine/float_environment.h"
+
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -96,38 +98,51 @@ void ThreadPool::parallel_for(int units, const std::function<void(int, int)>& bo
     for (int unit = 0; unit < units; ++unit) body(unit, 0);
     return;
   }
-  units_ = units;
-  body_ = &body;
-  next_.store(0);
-  finished_.store(0);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    units_ = units;
+    body_ = &body;
+    next_.store(0);
+    open_ = true;
     epoch_.fetch_add(1);
   }
   wake_.notify_all();
   for (int unit = next_.fetch_add(1); unit < units; unit = next_.fetch_add(1)) body(unit, 0);
-  // Every worker reports once per epoch, so none can still look at this loop when the next begins.
-  for (int spin = 0; finished_.load() < static_cast<int>(workers_.size()); ++spin) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    open_ = false;
+  }
+  // Only workers that took part are waited for: one that has lost its core must not hold up the
+  // others.
+  for (int spin = 0; active_.load() > 0; ++spin) {
     if (spin < kSpins) {
       pause();
     } else {
-      std::this_thread::yield();  // a worker lost its core
+      std::this_thread::yield();
     }
   }
 }
 
 void ThreadPool::work(int thread) {
+  const FloatEnvironment defaults;
   uint64_t seen = 0;
   while (true) {
     for (int spin = 0; spin < kSpins && epoch_.load() == seen; ++spin) pause();
-    if (epoch_.load() == seen) {
+    const std::function<void(int, int)>* body;
+    int units;
+    {
       std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait(lock, [&] { return epoch_.load() != seen; });
+      seen = epoch_.load();
+      if (stop_) return;
+      if (!open_) continue;
+      active_.fetch_add(1);
+      body = body_;
+      units = units_;
     }
-    seen = epoch_.load();
-    if (stop_) return;
-    for (int unit = next_.fetch_add(1); unit < units_; unit = next_.fetch_add(1)) (*body_)(unit, thread);
-    finished_.fetch_add(1);
+    for (int unit = next_.fetch_add(1); unit < units; unit = next_.fetch_add(1))
+      (*body)(unit, thread);
+    active_.fetch_sub(1);
   }
 }
 

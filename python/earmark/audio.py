@@ -25,10 +25,11 @@ _TRUSTED_SAMPLES = 1 << 26
 
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1000, 768_000
 
+# What libsndfile says of a FLAC that was written to a pipe.
+_UNKNOWN_LENGTH = 2**63 - 1
+
 # A second axis longer than this is taken for time, not for channels.
 _MAX_CHANNELS = 32
-
-_MISSING_PIECES = "{} samples were announced, {} could be read: the file is cut off or damaged"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +81,38 @@ def _read_file(path: str, target_rate: int, min_samples: int) -> Audio:
     _check_regular(path)
     import soundfile  # takes 50 ms to import
 
+    class Stream(soundfile.SoundFile):  # type: ignore[misc]
+        """A file without seeks, which soundfile else does after each block: in an MP3, the start of
+        the next would be lost, and a FLAC that does not announce its length would fail."""
+
+        def seekable(self) -> bool:
+            return False
+
     try:
-        with soundfile.SoundFile(path) as file:
-            rate = _checked_rate(path, file.samplerate)
-            sink = _Sink(path, rate, target_rate, expected=file.frames)
-            block = np.empty((_BLOCK_SAMPLES, file.channels), dtype=np.float32)
+        file = Stream(path)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{path}: cannot be read as audio: {_reason(error)}") from error
+    # soundfile cannot guess the format of headerless files (.raw).
+    except (TypeError, OSError) as error:
+        raise AudioError(f"{path}: cannot be read as audio: {first_line(error)}") from error
+    with file:
+        announced, channels = file.frames, file.channels
+        rate = _checked_rate(path, file.samplerate)
+        sink = _Sink(path, rate, target_rate, expected=announced)
+        block = np.empty((_BLOCK_SAMPLES, channels), dtype=np.float32)
+        damage = ""
+        try:
             while len(got := file.read(dtype="float32", out=block)):
                 sink.write(got)
-            announced, channels, container = file.frames, file.channels, file.format
-    # TypeError: soundfile has no idea of the format of headerless files (.raw).
-    except (soundfile.SoundFileError, TypeError, OSError) as error:
-        raise AudioError(f"{path}: cannot be read as audio: {first_line(error)}") from error
-    # The length of an MP3 is an estimate unless its header tells.
-    if sink.taken < announced and container != "MP3":
-        raise AudioError(f"{path}: " + _MISSING_PIECES.format(announced, sink.taken))
+        except soundfile.LibsndfileError as error:
+            damage = _reason(error)
+        # The length of an MP3 is an estimate unless its header tells.
+        if sink.taken < announced < _UNKNOWN_LENGTH and file.format != "MP3":
+            damage = damage or f"{sink.taken} could be read"
+        if damage:
+            raise AudioError(
+                f"{path}: cut off or damaged, its header says {announced} samples: {damage}"
+            )
     return _finish(path, sink, channels, rate, target_rate, min_samples)
 
 
@@ -261,3 +280,8 @@ def _check_length(samples: _Block, taken: int, rate: int, min_samples: int, name
             f"({1000 * len(samples) / rate:.4g} ms), at least {min_samples} "
             f"({1000 * min_samples / rate:.4g} ms) are needed"
         )
+
+
+def _reason(error: Any) -> str:
+    """What libsndfile says, without the path that the message begins with anyway."""
+    return str(error.error_string).strip().rstrip(".")

@@ -1,5 +1,6 @@
-// The AVX-512 instructions that the kernels use, by their definition, on GCC's generic vectors: so that the AVX-512 VNNI kernels
-// are executed, not only compiled, by tests on any processor. Included in place of <immintrin.h>.
+// The AVX-512 instructions that the kernels use, by their definition, on GCC's generic vectors: so
+// that the AVX-512 VNNI kernels are executed, not only compiled, by tests on any processor.
+// Included in place of <immintrin.h>.
 #pragma once
 
 #include <cmath>
@@ -52,10 +53,12 @@ EMULATED __m512 _mm512_set1_ps(float v) {
 }
 EMULATED __m512i _mm512_add_epi32(__m512i a, __m512i b) {
   return each_s32([&](int i) {
-    return static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) + static_cast<uint32_t>(b.lane[i]));
+    return static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) +
+                                static_cast<uint32_t>(b.lane[i]));
   });
 }
-// VPDPBUSD: four products of an unsigned byte of `a` and a signed byte of `b` are added to each lane, wrapping.
+// VPDPBUSD: four products of an unsigned byte of `a` and a signed byte of `b` are added to each
+// lane, wrapping.
 EMULATED __m512i _mm512_dpbusd_epi32(__m512i acc, __m512i a, __m512i b) {
   uint8_t u[64];
   int8_t s[64];

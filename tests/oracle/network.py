@@ -15,6 +15,8 @@ from .ops import Array
 Plan = dict[str, Any]
 Op = dict[str, Any]
 
+EPILOGUE = ("multiplier", "offset", "gain", "shift")
+
 
 class Network:
     """The tensors of one recording, filled op by op.
@@ -57,6 +59,9 @@ class Network:
             self._written[base] = np.zeros(total, np.bool_)
         if self._memory[base].shape[:-1] != values.shape[:-1]:
             raise ValueError(f"{name} has {len(values)} frames, {base} {len(self._memory[base])}")
+        # A float32 layer's float64 result may join an integer op's float32 in one base.
+        wider = np.result_type(self._memory[base], values)
+        self._memory[base] = self._memory[base].astype(wider, copy=False)
         self._memory[base][..., channels] = values
         self._written[base][channels] = True
         # An engine may have put this result where `over` was, so nothing may read that any more.
@@ -71,13 +76,27 @@ class Network:
         return self.read(op["out"])
 
     def zero_point(self, name: str) -> int:
-        return int(self.tensors[name]["zero_point"])
+        return int(self.tensors[name].get("zero_point", 0))
 
     def array(self, op: Op, role: str) -> Array:
-        return self.arrays[op["arrays"][role]]
+        if role not in op["arrays"]:
+            raise ValueError(f"{op['name']} has no array {role!r}")
+        return self.arrays[f"{op['name']}.{role}"]
 
     def optional(self, op: Op, *roles: str) -> dict[str, Array]:
         return {role: self.array(op, role) for role in roles if role in op["arrays"]}
+
+    def epilogue(self, op: Op) -> dict[str, Array]:
+        """The rows of `epilogue` by name; the bias vector in place of `offset` if there is one."""
+        roles = EPILOGUE[0 if op["op"].endswith("_s8") else 1 :]
+        stored = self.array(op, "epilogue")
+        if len(stored) not in (len(roles) - 2, len(roles)):
+            raise ValueError(f"{op['name']}: epilogue {stored.shape}")
+        rows: dict[str, Array] = dict(zip(roles, stored, strict=False))
+        if "bias" in op:
+            is_integer = op["op"].endswith("_s8")
+            rows["offset"] = self.read_f32(op["bias"]) if is_integer else self.read(op["bias"])
+        return rows
 
     def read_f32(self, name: str) -> Array:
         return ops.f32(self.read(name))
@@ -86,9 +105,6 @@ class Network:
         if "input_zero" in op["arrays"]:
             return self.array(op, "input_zero")
         return self.zero_point(op["in"])
-
-    def offset(self, op: Op) -> Array:
-        return self.read_f32(op["bias"]) if "bias" in op else self.array(op, "offset")
 
     def _place(self, name: str) -> tuple[str, slice]:
         tensor = self.tensors[name]
@@ -103,13 +119,13 @@ class Network:
 
 
 def _geometry(op: Op) -> dict[str, Any]:
-    return {key: op[key] for key in ("stride", "dilation", "padding", "pad_mode")}
+    return {key: op[key] for key in ("stride", "dilation", "padding", "pad_mode") if key in op}
 
 
 def _kernel(net: Network, op: Op) -> Array:
     weight = net.array(op, "weight")
-    if list(weight.shape[1:3]) != list(op["kernel"]):
-        raise ValueError(f"{op['name']}: kernel {op['kernel']}, weight {weight.shape}")
+    if list(weight.shape[1:3]) != list(op.get("kernel", (1, 1))):
+        raise ValueError(f"{op['name']}: kernel {op.get('kernel')}, weight {weight.shape}")
     return weight
 
 
@@ -125,15 +141,14 @@ def _dequantize_f32(net: Network, op: Op) -> Array:
 
 
 def _conv_s8(net: Network, op: Op) -> Array:
-    extra = net.optional(op, "gain", "shift", "table")
+    extra = net.optional(op, "table")
     return ops.conv_s8(
         net.read(op["in"]),
         _kernel(net, op),
         net.input_zero(op),
-        net.array(op, "multiplier"),
-        net.offset(op),
-        0 if "table" in extra else net.zero_point(op["out"]),
-        relu=op["relu"],
+        zero_point=0 if extra else net.zero_point(op["out"]),
+        relu=op.get("relu", False),
+        **net.epilogue(op),
         **extra,
         **_geometry(op),
     )
@@ -143,10 +158,9 @@ def _conv_f32(net: Network, op: Op) -> Array:
     return ops.conv_f32(
         net.read(op["in"]),
         _kernel(net, op),
-        net.read(op["bias"]) if "bias" in op else net.array(op, "offset"),
-        relu=op["relu"],
-        activation=op["activation"],
-        **net.optional(op, "gain", "shift"),
+        relu=op.get("relu", False),
+        activation=op.get("activation"),
+        **net.epilogue(op),
         **_geometry(op),
     )
 
@@ -169,18 +183,18 @@ def _add_f32(net: Network, op: Op) -> Array:
     return ops.add_f32(net.read(op["in"]), net.read(op["residual"]), gate)
 
 
+def _statistics(op: Op) -> dict[str, Any]:
+    std = op.get("std", False)
+    return {"std": std, "min_variance": op["min_variance"] if std else 0.0}
+
+
 def _stats_s8(net: Network, op: Op) -> Array:
-    return ops.stats_s8(
-        net.read(op["in"]),
-        net.zero_point(op["in"]),
-        net.array(op, "multiplier"),
-        std=op["std"],
-        min_variance=op["min_variance"],
-    )
+    x, zero = net.read(op["in"]), net.zero_point(op["in"])
+    return ops.stats_s8(x, zero, net.array(op, "multiplier"), **_statistics(op))
 
 
 def _stats_f32(net: Network, op: Op) -> Array:
-    return ops.stats_f32(net.read(op["in"]), std=op["std"], min_variance=op["min_variance"])
+    return ops.stats_f32(net.read(op["in"]), **_statistics(op))
 
 
 def _dense_s8(net: Network, op: Op) -> Array:
@@ -188,10 +202,9 @@ def _dense_s8(net: Network, op: Op) -> Array:
         net.read(op["in"]),
         net.array(op, "weight"),
         net.input_zero(op),
-        net.array(op, "multiplier"),
-        net.array(op, "offset"),
-        relu=op["relu"],
-        **net.optional(op, "gain", "shift", "table"),
+        relu=op.get("relu", False),
+        **net.epilogue(op),
+        **net.optional(op, "table"),
     )
 
 
@@ -199,9 +212,8 @@ def _dense_f32(net: Network, op: Op) -> Array:
     return ops.dense_f32(
         net.read(op["in"]),
         net.array(op, "weight"),
-        net.array(op, "offset"),
-        activation=op["activation"],
-        **net.optional(op, "gain", "shift"),
+        activation=op.get("activation"),
+        **net.epilogue(op),
     )
 
 
@@ -210,12 +222,12 @@ def _attentive_pool_s8(net: Network, op: Op) -> Array:
         net.read(op["in"]),
         net.read(op["values"]),
         net.array(op, "weight"),
-        net.zero_point(op["in"]),
+        net.input_zero(op),
         net.zero_point(op["values"]),
         net.array(op, "multiplier"),
         net.array(op, "value_multiplier"),
         min_variance=op["min_variance"],
-        softmax=op["softmax"],
+        softmax=op.get("softmax", "exact"),
         **net.optional(op, "offset", "breakpoints", "slopes", "intercepts", "bounds"),
     )
 
@@ -225,8 +237,8 @@ def _attentive_pool_f32(net: Network, op: Op) -> Array:
         net.read(op["in"]),
         net.read(op["values"]),
         net.array(op, "weight"),
-        net.array(op, "offset"),
         min_variance=op["min_variance"],
+        **net.epilogue(op),
     )
 
 
@@ -249,24 +261,24 @@ RUNNERS: dict[str, Callable[[Network, Op], Array]] = {
 def run(plan: Plan, arrays: dict[str, Array], features: Array) -> dict[str, Array]:
     """Every op's output, as it was right after that op, keyed by the name of its tensor.
 
-    `features` are `(T, n_mels)` float32; frames come back as `(T, C)`, or `(T, W, C)`.
+    `features` are `(T, C)` or `(T, W, C)` as the plan's input is; so are frames that come back.
     """
     net = Network(plan["tensors"], arrays)
     tensor = plan["tensors"]["input"]
-    if features.dtype != np.float32 or features.ndim != 2:
-        raise ValueError(f"features are (T, n_mels) float32, got {features.shape} {features.dtype}")
-    if features.shape[1] != tensor.get("width", 1) * tensor["channels"]:
-        raise ValueError(f"features {features.shape} do not fit the input {tensor}")
-    shape = (len(features), tensor.get("width", 1), tensor["channels"])
-    net.write("input", features.reshape(shape))
+    dtype = np.int8 if tensor["dtype"] == "s8" else np.float32
+    width = tensor.get("width", 1)
+    shape = (tensor["channels"],) if width == 1 else (width, tensor["channels"])
+    if features.dtype != dtype or features.shape[1:] != shape:
+        raise ValueError(
+            f"features {features.shape} {features.dtype} do not fit the input {tensor}"
+        )
+    net.write("input", features)
     return {op["out"]: net.step(op) for op in plan["ops"]}
 
 
 def canonical(metadata: dict[str, Any]) -> str:
     """The one text a metadata value has."""
-    return json.dumps(
-        metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(metadata: dict[str, Any], arrays: dict[str, Array]) -> str:

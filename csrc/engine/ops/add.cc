@@ -1,4 +1,5 @@
-// add_s8 and add_f32: a residual added to frames, these scaled by constants or by a gate of the recording.
+// add_s8 and add_f32: a residual added to frames, these scaled by constants or by a gate of the
+// recording.
 #include "engine/ops/elementwise.h"
 #include "engine/ops/ops.h"
 
@@ -11,8 +12,8 @@ class Add : public Op {
     in_ = &args.in(Kind::kFrames, dtype);
     residual_ = &args.tensor("residual", desc.residual, Kind::kFrames, dtype, in_->channels);
     out = &args.tensor("out", desc.out, Kind::kFrames, dtype, in_->channels);
-    args.check(in_->width == out->width && residual_->width == out->width, "widths ", in_->width, ", ",
-               residual_->width, " and ", out->width, " differ");
+    args.check(in_->width == out->width && residual_->width == out->width, "widths ", in_->width,
+               ", ", residual_->width, " and ", out->width, " differ");
     frames_in = {in_, residual_};
     for (const Tensor* t : frames_in) {
       args.check(!t->overlaps(*out) || t->offset == out->offset, "'", out->name,
@@ -36,8 +37,8 @@ class Add : public Op {
     const Place& r = walk[*residual_];
     const Place& y = walk[*out];
     for_row_blocks(walk, range, y.width, in_->channels, [&](int row, int rows) {
-      body(x.row<T>(range.begin) + row * x.stride, x.stride, r.row<T>(range.begin) + row * r.stride, r.stride,
-           y.row<T>(range.begin) + row * y.stride, y.stride, rows);
+      body(x.row<T>(range.begin) + row * x.stride, x.stride, r.row<T>(range.begin) + row * r.stride,
+           r.stride, y.row<T>(range.begin) + row * y.stride, y.stride, rows);
     });
   }
 
@@ -62,11 +63,11 @@ class AddS8 final : public Add {
       for (int c = 0; c < in_->channels; ++c) gated[c] = multiplier[c] * gate_values[c];
       multiplier = gated;
     }
-    const Kernels::AddS8 params = {multiplier, residual_multiplier_[0], in_->zero_u8(), residual_->zero_u8(),
-                                   out->zero_u8()};
+    const Kernels::AddS8 params = {multiplier, residual_multiplier_[0], in_->zero_u8(),
+                                   residual_->zero_u8(), out->zero_u8()};
     for_rows<uint8_t>(walk, range,
-                      [&](const uint8_t* x, ptrdiff_t x_stride, const uint8_t* r, ptrdiff_t r_stride,
-                          uint8_t* y, ptrdiff_t y_stride, int rows) {
+                      [&](const uint8_t* x, ptrdiff_t x_stride, const uint8_t* r,
+                          ptrdiff_t r_stride, uint8_t* y, ptrdiff_t y_stride, int rows) {
                         walk.kernels->add_s8(params, x, x_stride, r, r_stride, y, y_stride, rows,
                                              in_->channels);
                       });
@@ -83,10 +84,10 @@ class AddF32 final : public Add {
   void run(Walk& walk, Range range) const override {
     const float* gate_values = gate(walk);
     for_rows<float>(walk, range,
-                    [&](const float* x, ptrdiff_t x_stride, const float* r, ptrdiff_t r_stride, float* y,
-                        ptrdiff_t y_stride, int rows) {
-                      walk.kernels->add_f32(x, x_stride, gate_values, r, r_stride, y, y_stride, rows,
-                                            in_->channels);
+                    [&](const float* x, ptrdiff_t x_stride, const float* r, ptrdiff_t r_stride,
+                        float* y, ptrdiff_t y_stride, int rows) {
+                      walk.kernels->add_f32(x, x_stride, gate_values, r, r_stride, y, y_stride,
+                                            rows, in_->channels);
                     });
   }
 };

@@ -1,6 +1,7 @@
-// attentive_pool_s8 and attentive_pool_f32: the attention's last layer, the softmax over time and the weighted mean and standard
-// deviation, one panel of channels at a time. The logits of at most kBlockRows frames exist at once: where a recording is longer,
-// the exact softmax computes them twice, for the maximum and for the sums.
+// attentive_pool_s8 and attentive_pool_f32: the attention's last layer, the softmax over time and
+// the weighted mean and standard deviation, one panel of channels at a time. The logits of at most
+// kBlockRows frames exist at once: where a recording is longer, the exact softmax computes them
+// twice, for the maximum and for the sums.
 #include <cmath>
 
 #include "engine/ops/conv_driver.h"
@@ -37,10 +38,11 @@ class AttentivePool : public Op {
     int channels;
   };
 
-  // compute(panel) fills panel.logits; body(panel, blocks) gets for_blocks(each), which calls each(first row, rows) with the logits
-  // of those rows in place.
+  // compute(panel) fills panel.logits; body(panel, blocks) gets for_blocks(each), which calls
+  // each(first row, rows) with the logits of those rows in place.
   template <class Compute, class Body>
-  void for_panels(Walk& walk, const PackedConv<W>& packed, const Compute& compute, const Body& body) const {
+  void for_panels(Walk& walk, const PackedConv<W>& packed, const Compute& compute,
+                  const Body& body) const {
     const Place& h = walk[*hidden_];
     const Place& x = walk[*values_];
     const int rows = x.length;
@@ -63,8 +65,15 @@ class AttentivePool : public Op {
           const int n = std::min(block, rows - first);
           if (filled != first) {
             for (int r = 0; r < n; ++r) pointers[r] = h.row<T>(first + r);
-            panel.call = {pointers, n, 1, packed.c_in_padded, packed.weights.data(), p, p + 1,
-                          shape_.c_out, layout.kernel(scratch)};
+            panel.call = {pointers,
+                          n,
+                          1,
+                          packed.c_in_padded,
+                          packed.weights.data(),
+                          p,
+                          p + 1,
+                          shape_.c_out,
+                          layout.kernel(scratch)};
             compute(panel);
             filled = first;
           }
@@ -74,17 +83,19 @@ class AttentivePool : public Op {
     });
   }
 
-  // Mean and standard deviation of the panel from its sums, times unit(channel); the values' zero point is taken off.
+  // Mean and standard deviation of the panel from its sums, times unit(channel); the values' zero
+  // point is taken off.
   template <class Sum, class Unit>
-  void finish(Walk& walk, const Panel& panel, const Sum* s0, const Sum* s1, const Sum* s2, double zero,
-              const Unit& unit) const {
+  void finish(Walk& walk, const Panel& panel, const Sum* s0, const Sum* s1, const Sum* s2,
+              double zero, const Unit& unit) const {
     auto* y = walk[*out].vector<float>() + panel.channel;
     for (int c = 0; c < panel.channels; ++c) {
       const double mean = static_cast<double>(s1[c]) / static_cast<double>(s0[c]);
       const double variance = static_cast<double>(s2[c]) / static_cast<double>(s0[c]) - mean * mean;
       y[c] = static_cast<float>(mean - zero) * unit(c);
       y[shape_.c_out + c] =
-          static_cast<float>(std::sqrt(variance > min_variance_ ? variance : min_variance_)) * unit(c);
+          static_cast<float>(std::sqrt(variance > min_variance_ ? variance : min_variance_)) *
+          unit(c);
     }
   }
 
@@ -151,8 +162,8 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
     intercepts_ = args.floats("intercepts", pieces_);
     breakpoints_ = args.floats("breakpoints", pieces_ - 1);
     bounds_ = args.floats("bounds", 2, true);
-    args.check(bounds_[0] >= 1.0f && bounds_[0] <= bounds_[1] && bounds_[1] <= kNumeratorOne, "bounds ",
-               bounds_[0], ", ", bounds_[1], " are not within 1 to 2^24");
+    args.check(bounds_[0] >= 1.0f && bounds_[0] <= bounds_[1] && bounds_[1] <= kNumeratorOne,
+               "bounds ", bounds_[0], ", ", bounds_[1], " are not within 1 to 2^24");
     for (int i = 1; i < pieces_ - 1; ++i) {
       args.check(breakpoints_[i - 1] < breakpoints_[i], "breakpoint ", breakpoints_[i],
                  " does not follow ", breakpoints_[i - 1]);
@@ -187,10 +198,12 @@ class AttentivePoolF32 final : public AttentivePool<float, float, float> {
       float maximum[kMaxPanel];
       std::fill(maximum, maximum + kMaxPanel, -INFINITY);
       // Columns behind the last channel are never written; only the panel's channels are looked at.
-      for_blocks([&](int, int rows) { k.max_f32(panel.logits, rows, width, panel.channels, maximum); });
+      for_blocks(
+          [&](int, int rows) { k.max_f32(panel.logits, rows, width, panel.channels, maximum); });
       for_blocks([&](int first, int rows) {
-        k.softmax_moments_f32(panel.logits, rows, width, maximum, panel.values + first * panel.values_stride,
-                              panel.values_stride, panel.channels, s0, s1, s2);
+        k.softmax_moments_f32(panel.logits, rows, width, maximum,
+                              panel.values + first * panel.values_stride, panel.values_stride,
+                              panel.channels, s0, s1, s2);
       });
       finish(walk, panel, s0, s1, s2, 0.0, [](int) { return 1.0f; });
     });

@@ -12,8 +12,8 @@ class Conv : public Op {
     in_ = &args.in(Kind::kFrames, dtype);
     out = &args.out(Kind::kFrames, dtype);
     frames_in = {in_};
-    args.check(!in_->overlaps(*out), "'", out->name, "' would overwrite what is still to be read of '",
-               in_->name, "'");
+    args.check(!in_->overlaps(*out), "'", out->name,
+               "' would overwrite what is still to be read of '", in_->name, "'");
     shape_ = args.conv_shape(*in_, *out);
     if (!desc.bias.empty()) {
       bias_ = &args.tensor("bias", desc.bias, Kind::kVector, DType::kF32, shape_.c_out);
@@ -65,37 +65,35 @@ class ConvS8 final : public Conv {
   }
 
   void run(Walk& walk, Range range) const override {
-    const EpilogueS8 epilogue = {packed_.initial.data(),
-                                 epilogue_.multiplier.data(),
-                                 offset(walk),
-                                 epilogue_.gain.data(),
-                                 epilogue_.shift.data(),
-                                 relu_,
+    const EpilogueS8 epilogue = {packed_.initial.data(), epilogue_.multiplier.data(), offset(walk),
+                                 epilogue_.gain.data(),  epilogue_.shift.data(),      relu_,
                                  out->zero_u8()};
     const Place& to = walk[*out];
     const Kernels& k = *walk.kernels;
-    run_conv<uint8_t>(
-        walk, packed_, walk[*in_], to.width, range, zero_row_.data(), table_.empty() ? 0 : sizeof(int32_t),
-        [&](const ConvCallS8& call, const ConvUnit& unit, char* extra) {
-          uint8_t* y = to.row<uint8_t>(range.begin) + unit.row_begin * to.stride;
-          if (table_.empty()) {
-            k.conv_s8(call, epilogue, y, to.stride);
-            return;
-          }
-          const int channel = unit.panel_begin * packed_.packing.panel;
-          const int columns = (unit.panel_end - unit.panel_begin) * packed_.packing.panel;
-          auto* acc = reinterpret_cast<int32_t*>(extra);
-          k.conv_acc_s8(call, packed_.initial.data(), acc, columns);
-          EpilogueS8 part = epilogue;
-          part.multiplier += channel;
-          part.offset += channel;
-          if (part.gain != nullptr) {
-            part.gain += channel;
-            part.shift += channel;
-          }
-          k.table_s8(acc, columns, part, table_.data(), static_cast<int>(table_.size()), y + channel,
-                     to.stride, call.n_rows, std::min(columns, shape_.c_out - channel));
-        });
+    run_conv<uint8_t>(walk, packed_, walk[*in_], to.width, range, zero_row_.data(),
+                      table_.empty() ? 0 : sizeof(int32_t),
+                      [&](const ConvCallS8& call, const ConvUnit& unit, char* extra) {
+                        uint8_t* y = to.row<uint8_t>(range.begin) + unit.row_begin * to.stride;
+                        if (table_.empty()) {
+                          k.conv_s8(call, epilogue, y, to.stride);
+                          return;
+                        }
+                        const int channel = unit.panel_begin * packed_.packing.panel;
+                        const int columns =
+                            (unit.panel_end - unit.panel_begin) * packed_.packing.panel;
+                        auto* acc = reinterpret_cast<int32_t*>(extra);
+                        k.conv_acc_s8(call, packed_.initial.data(), acc, columns);
+                        EpilogueS8 part = epilogue;
+                        part.multiplier += channel;
+                        part.offset += channel;
+                        if (part.gain != nullptr) {
+                          part.gain += channel;
+                          part.shift += channel;
+                        }
+                        k.table_s8(acc, columns, part, table_.data(),
+                                   static_cast<int>(table_.size()), y + channel, to.stride,
+                                   call.n_rows, std::min(columns, shape_.c_out - channel));
+                      });
   }
 
  private:
@@ -115,7 +113,8 @@ class ConvF32 final : public Conv {
   }
 
   void run(Walk& walk, Range range) const override {
-    const EpilogueF32 epilogue = {offset(walk), epilogue_.gain.data(), epilogue_.shift.data(), relu_};
+    const EpilogueF32 epilogue = {offset(walk), epilogue_.gain.data(), epilogue_.shift.data(),
+                                  relu_};
     const Place& to = walk[*out];
     const Kernels& k = *walk.kernels;
     run_conv<float>(walk, packed_, walk[*in_], to.width, range, zero_row_.data(), 0,
@@ -124,7 +123,8 @@ class ConvF32 final : public Conv {
                       k.conv_f32(call, epilogue, y, to.stride);
                       if (!tanh_) return;
                       const int channel = unit.panel_begin * packed_.packing.panel;
-                      const int end = std::min(unit.panel_end * packed_.packing.panel, shape_.c_out);
+                      const int end =
+                          std::min(unit.panel_end * packed_.packing.panel, shape_.c_out);
                       k.tanh_f32(y + channel, to.stride, call.n_rows, end - channel);
                     });
   }

@@ -1,5 +1,6 @@
-// Splits a convolution into row blocks x panel blocks and calls the tile kernel on each with the rows' input pointers. Both
-// dtypes, all ops that multiply weights, 1-D and 2-D alike go through here: padding, stride and dilation are only pointers.
+// Splits a convolution into row blocks x panel blocks and calls the tile kernel on each with the
+// rows' input pointers. Both dtypes, all ops that multiply weights, 1-D and 2-D alike go through
+// here: padding, stride and dilation are only pointers.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +11,7 @@
 namespace earmark {
 
 struct ConvUnit {
-  int row_begin, row_end;      // positions of the range, (t - range.begin) * width_out + w
+  int row_begin, row_end;  // positions of the range, (t - range.begin) * width_out + w
   int panel_begin, panel_end;
 };
 
@@ -18,7 +19,8 @@ struct ConvUnit {
 class ConvGrid {
  public:
   template <class W>
-  ConvGrid(const PackedConv<W>& packed, int rows, int threads) : rows_(rows), panels_(packed.panels) {
+  ConvGrid(const PackedConv<W>& packed, int rows, int threads)
+      : rows_(rows), panels_(packed.panels) {
     const int tile = packed.packing.tile_rows;
     // A block's inputs are read once for each panel: they should stay in the L2 cache.
     constexpr size_t kBlockBytes = 256 << 10;
@@ -34,7 +36,8 @@ class ConvGrid {
       panel_block_ = std::max(1, panels_ / std::max(1, ceil_div(wanted, blocks)));
       const int units = blocks * ceil_div(panels_, panel_block_);
       if (units < wanted) {
-        row_block_ = std::max(1, ceil_div(ceil_div(rows_, tile), ceil_div(wanted * blocks, units))) * tile;
+        row_block_ =
+            std::max(1, ceil_div(ceil_div(rows_, tile), ceil_div(wanted * blocks, units))) * tile;
       }
     }
     row_block_ = std::min(row_block_, std::max(1, rows_));
@@ -81,10 +84,11 @@ class ConvScratch {
   size_t kernel_;
 };
 
-// Input pointers of output positions [row_begin, row_end), counted from time position `first`: [rows][taps].
+// Input pointers of output positions [row_begin, row_end), counted from time position `first`:
+// [rows][taps].
 template <class T>
-void point_rows(const ConvShape& shape, const Place& in, int width_out, int first, int row_begin, int row_end,
-                const T* zero_row, const T** pointers) {
+void point_rows(const ConvShape& shape, const Place& in, int width_out, int first, int row_begin,
+                int row_end, const T* zero_row, const T** pointers) {
   for (int row = row_begin; row < row_end; ++row) {
     const int t = first + row / width_out;
     const int w = row % width_out;
@@ -92,27 +96,29 @@ void point_rows(const ConvShape& shape, const Place& in, int width_out, int firs
       const int source_t = shape.source(shape.time, t, kt, in.length);
       for (int kw = 0; kw < shape.width.kernel; ++kw) {
         const int source_w = shape.source(shape.width, w, kw, in.width);
-        *pointers++ = source_t < 0 || source_w < 0 ? zero_row
-                                                   : in.row<T>(source_t) + source_w * in.stride;
+        *pointers++ =
+            source_t < 0 || source_w < 0 ? zero_row : in.row<T>(source_t) + source_w * in.stride;
       }
     }
   }
 }
 
-// Calls kernel(call, unit, extra scratch) for every unit of the range, on all threads. `extra` bytes for each row and panel of a
-// unit are added to the scratch.
+// Calls kernel(call, unit, extra scratch) for every unit of the range, on all threads. `extra`
+// bytes for each row and panel of a unit are added to the scratch.
 template <class T, class W, class Kernel>
 void run_conv(Walk& walk, const PackedConv<W>& packed, const Place& in, int width_out, Range range,
               const T* zero_row, size_t extra_per_output, const Kernel& kernel) {
   const ConvGrid grid(packed, range.size() * width_out, walk.pool->threads());
   const ConvScratch<T, W> layout(packed, grid.max_rows());
-  const size_t extra = extra_per_output * grid.max_rows() * grid.max_panels() * packed.packing.panel;
+  const size_t extra =
+      extra_per_output * grid.max_rows() * grid.max_panels() * packed.packing.panel;
   walk.reserve_scratch(layout.bytes() + extra);
   walk.pool->parallel_for(grid.units(), [&](int i, int thread) {
     const ConvUnit unit = grid.unit(i);
     char* scratch = walk.scratch(thread);
     const T** rows = layout.pointers(scratch);
-    point_rows(packed.shape, in, width_out, range.begin, unit.row_begin, unit.row_end, zero_row, rows);
+    point_rows(packed.shape, in, width_out, range.begin, unit.row_begin, unit.row_end, zero_row,
+               rows);
     const ConvCall<T, W> call = {rows,
                                  unit.row_end - unit.row_begin,
                                  packed.shape.taps(),

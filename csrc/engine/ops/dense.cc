@@ -24,14 +24,22 @@ class Dense : public Op {
     const ConvScratch<T, W> layout(packed, 1);
     walk.reserve_scratch(layout.bytes());
     const T* row = walk[*in_].vector<T>();
-    walk.pool->parallel_for((packed.panels + kPanelsPerUnit - 1) / kPanelsPerUnit, [&](int i, int thread) {
-      const int panel_begin = i * kPanelsPerUnit;
-      const int panel_end = std::min(panel_begin + kPanelsPerUnit, packed.panels);
-      const ConvCall<T, W> call = {&row, 1, 1, packed.c_in_padded, packed.weights.data(), panel_begin,
-                                   panel_end, shape_.c_out, layout.kernel(walk.scratch(thread))};
-      const int channel = panel_begin * packed.packing.panel;
-      kernel(call, channel, std::min(panel_end * packed.packing.panel, shape_.c_out) - channel);
-    });
+    walk.pool->parallel_for(
+        (packed.panels + kPanelsPerUnit - 1) / kPanelsPerUnit, [&](int i, int thread) {
+          const int panel_begin = i * kPanelsPerUnit;
+          const int panel_end = std::min(panel_begin + kPanelsPerUnit, packed.panels);
+          const ConvCall<T, W> call = {&row,
+                                       1,
+                                       1,
+                                       packed.c_in_padded,
+                                       packed.weights.data(),
+                                       panel_begin,
+                                       panel_end,
+                                       shape_.c_out,
+                                       layout.kernel(walk.scratch(thread))};
+          const int channel = panel_begin * packed.packing.panel;
+          kernel(call, channel, std::min(panel_end * packed.packing.panel, shape_.c_out) - channel);
+        });
   }
 
   ConvShape shape_;
@@ -82,7 +90,8 @@ class DenseF32 final : public Dense {
   }
 
   void run(Walk& walk, Range) const override {
-    const EpilogueF32 epilogue = {epilogue_.offset.data(), epilogue_.gain.data(), epilogue_.shift.data(), relu_};
+    const EpilogueF32 epilogue = {epilogue_.offset.data(), epilogue_.gain.data(),
+                                  epilogue_.shift.data(), relu_};
     auto* to = walk[*out].vector<float>();
     run_rows<float>(walk, packed_, [&](const ConvCallF32& call, int channel, int channels) {
       walk.kernels->conv_f32(call, epilogue, to, 0);

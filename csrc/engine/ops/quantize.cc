@@ -41,13 +41,15 @@ class Convert : public Op {
 class QuantizeS8 final : public Convert {
  public:
   QuantizeS8(const OpArgs& args, const OpDesc& desc)
-      : Convert(args, desc, DType::kF32, DType::kS8), offset_(args.floats("offset", in_->channels)) {}
+      : Convert(args, desc, DType::kF32, DType::kS8),
+        offset_(args.floats("offset", in_->channels)) {}
 
   void run(Walk& walk, Range range) const override {
     for_rows<float, uint8_t>(
-        walk, range, [&](const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride, int rows) {
-          walk.kernels->quantize_s8(x, x_stride, q, q_stride, rows, in_->channels, multiplier_.data(),
-                                    offset_.data(), out->zero_u8());
+        walk, range,
+        [&](const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride, int rows) {
+          walk.kernels->quantize_s8(x, x_stride, q, q_stride, rows, in_->channels,
+                                    multiplier_.data(), offset_.data(), out->zero_u8());
         });
   }
 
@@ -57,13 +59,15 @@ class QuantizeS8 final : public Convert {
 
 class DequantizeF32 final : public Convert {
  public:
-  DequantizeF32(const OpArgs& args, const OpDesc& desc) : Convert(args, desc, DType::kS8, DType::kF32) {}
+  DequantizeF32(const OpArgs& args, const OpDesc& desc)
+      : Convert(args, desc, DType::kS8, DType::kF32) {}
 
   void run(Walk& walk, Range range) const override {
     for_rows<uint8_t, float>(
-        walk, range, [&](const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride, int rows) {
-          walk.kernels->dequantize_f32(q, q_stride, x, x_stride, rows, in_->channels, multiplier_.data(),
-                                       in_->zero_u8());
+        walk, range,
+        [&](const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride, int rows) {
+          walk.kernels->dequantize_f32(q, q_stride, x, x_stride, rows, in_->channels,
+                                       multiplier_.data(), in_->zero_u8());
         });
   }
 };

@@ -32,11 +32,13 @@ class Stats : public Op {
     const int channels = in_->channels;
     Sum* s1 = sums(walk);
     const int rows = range.size() * x.width;
-    walk.pool->parallel_for((channels + kChannelsPerUnit - 1) / kChannelsPerUnit, [&](int unit, int) {
-      const int c = unit * kChannelsPerUnit;
-      accumulate(*walk.kernels, x.row<T>(range.begin) + c, x.stride, rows,
-                 std::min(kChannelsPerUnit, channels - c), s1 + c, std_ ? s1 + channels + c : nullptr);
-    });
+    walk.pool->parallel_for((channels + kChannelsPerUnit - 1) / kChannelsPerUnit,
+                            [&](int unit, int) {
+                              const int c = unit * kChannelsPerUnit;
+                              accumulate(*walk.kernels, x.row<T>(range.begin) + c, x.stride, rows,
+                                         std::min(kChannelsPerUnit, channels - c), s1 + c,
+                                         std_ ? s1 + channels + c : nullptr);
+                            });
   }
 
   void end(Walk& walk) const override {
@@ -47,19 +49,21 @@ class Stats : public Op {
     auto* y = walk[*out].vector<float>();
     for (int c = 0; c < in_->channels; ++c) {
       const float unit = multiplier(c);
-      y[c] = static_cast<float>(static_cast<double>(s1[c]) / static_cast<double>(count) - zero()) * unit;
+      y[c] = static_cast<float>(static_cast<double>(s1[c]) / static_cast<double>(count) - zero()) *
+             unit;
       if (std_) {
         const double variance = scaled_variance(count, s1[c], s2[c]) /
                                 (static_cast<double>(count) * static_cast<double>(count));
         y[in_->channels + c] =
-            static_cast<float>(std::sqrt(variance > min_variance_ ? variance : min_variance_)) * unit;
+            static_cast<float>(std::sqrt(variance > min_variance_ ? variance : min_variance_)) *
+            unit;
       }
     }
   }
 
  protected:
-  virtual void accumulate(const Kernels&, const T* x, ptrdiff_t stride, int rows, int channels, Sum* s1,
-                          Sum* s2) const = 0;
+  virtual void accumulate(const Kernels&, const T* x, ptrdiff_t stride, int rows, int channels,
+                          Sum* s1, Sum* s2) const = 0;
   // T^2 * variance, as float64.
   virtual double scaled_variance(int64_t count, Sum s1, Sum s2) const = 0;
   virtual double zero() const { return 0.0; }
@@ -80,8 +84,8 @@ class StatsS8 final : public Stats<uint8_t, int64_t> {
       : Stats(args, desc, DType::kS8), multiplier_(args.floats("multiplier", in_->channels)) {}
 
  protected:
-  void accumulate(const Kernels& k, const uint8_t* x, ptrdiff_t stride, int rows, int channels, int64_t* s1,
-                  int64_t* s2) const override {
+  void accumulate(const Kernels& k, const uint8_t* x, ptrdiff_t stride, int rows, int channels,
+                  int64_t* s1, int64_t* s2) const override {
     k.stats_s8(x, stride, rows, channels, s1, s2);
   }
   double scaled_variance(int64_t count, int64_t s1, int64_t s2) const override {
@@ -99,8 +103,8 @@ class StatsF32 final : public Stats<float, double> {
   StatsF32(const OpArgs& args, const OpDesc& desc) : Stats(args, desc, DType::kF32) {}
 
  protected:
-  void accumulate(const Kernels& k, const float* x, ptrdiff_t stride, int rows, int channels, double* s1,
-                  double* s2) const override {
+  void accumulate(const Kernels& k, const float* x, ptrdiff_t stride, int rows, int channels,
+                  double* s1, double* s2) const override {
     k.stats_f32(x, stride, rows, channels, s1, s2);
   }
   double scaled_variance(int64_t count, double s1, double s2) const override {

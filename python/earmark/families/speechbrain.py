@@ -269,6 +269,11 @@ def _config_from_recipe(recipe: _Recipe) -> EcapaConfig:
                 f"only {wanted!r} is supported"
             )
 
+    # Of the recordings: SpeechBrain resamples what it loads to this rate.
+    rate = recipe.get("sample_rate") if "sample_rate" in recipe.content else 16000
+    if rate != 16000:
+        raise FormatError(f"{recipe.path}: sample_rate is {rate!r}, only 16000 is supported")
+
     network = recipe.arguments("embedding_model", "ECAPA_TDNN")
     given = {name: network.pop(name, default) for name, default in _NETWORK_DEFAULTS.items()}
     if network.pop("input_size", None) != n_mels:

@@ -30,6 +30,10 @@ _MAX_MELS = 400  # more filters than the spectrum can tell apart make no sense
 # with the recording.
 _CHUNK_FRAMES = 256
 
+# Rows of one matrix product. BLAS keeps products this small on the calling thread; 256 rows at once
+# took 12 ms instead of 0.26 ms on two cores that were busy otherwise.
+_TILE_FRAMES = 16
+
 
 class SpeechBrainFbank:
     """Mel filterbank energies in dB with the recording's mean subtracted.
@@ -83,11 +87,13 @@ class SpeechBrainFbank:
         features = np.empty((wave.size // _HOP + 1, self.n_features), dtype=np.float32)
         for begin in range(0, len(features), _CHUNK_FRAMES):
             chunk = features[begin : begin + _CHUNK_FRAMES]
-            windowed = _frames(wave, begin, len(chunk)) * self._window
+            tiles = -(-len(chunk) // _TILE_FRAMES)
+            windowed = _frames(wave, begin, tiles * _TILE_FRAMES) * self._window
             spectrum = np.fft.rfft(windowed, axis=1)
             power = np.square(spectrum.real) + np.square(spectrum.imag)
-            energy = power @ self._filters
-            chunk[:] = 10.0 * np.log10(np.maximum(energy, _MIN_POWER, out=energy))
+            energy = power.reshape(tiles, _TILE_FRAMES, -1) @ self._filters
+            decibels = 10.0 * np.log10(np.maximum(energy, _MIN_POWER, out=energy))
+            chunk[:] = decibels.reshape(-1, self.n_features)[: len(chunk)]
         np.maximum(features, features.max() - np.float32(_TOP_DB), out=features)
         mean = features.mean(axis=0, dtype=np.float64)
         np.subtract(features, mean, out=features, casting="same_kind")

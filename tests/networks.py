@@ -1,0 +1,100 @@
+"""Networks with random weights: SpeechBrain-shape state dicts, their plans, their features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.lowering.ecapa import lower_ecapa
+from earmark.nn.config import EcapaConfig
+from earmark.plan import PlanBuilder
+from earmark.quantization.calibration import calibrate
+from earmark.quantization.quantizer import quantize_plan
+
+Array = NDArray[Any]
+
+SMALL = EcapaConfig(
+    n_mels=20,
+    channels=(32, 32, 32, 32, 96),
+    attention_channels=16,
+    res2_scale=4,
+    se_channels=8,
+    embedding=24,
+)
+# SpeechBrain's published model.
+LARGE = EcapaConfig()
+
+
+def random_features(seed: int, frames: int, n_mels: int = 80) -> Array:
+    """(frames, n_mels) float32 noise, correlated in time and channels, without a mean over time.
+
+    Like a normalised Fbank, in dB: a standard deviation of some 10, the loud more than the quiet.
+    """
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(frames + 4, n_mels + 2))
+    smooth = sum(noise[i : i + frames] for i in range(5))
+    smooth = sum(smooth[:, i : i + n_mels] for i in range(3))
+    loudness = np.repeat(rng.normal(size=(frames // 20 + 1, 1)), 20, axis=0)[:frames]
+    values = 3 * smooth + 8 * loudness
+    return (values - np.mean(values, axis=0)).astype(np.float32)
+
+
+def random_state(config: EcapaConfig, seed: int = 0) -> dict[str, Array]:
+    """A state dict with SpeechBrain's keys, its batch norms those of activations of size 1."""
+    rng = np.random.default_rng(seed)
+    state: dict[str, Array] = {}
+
+    def conv(name: str, c_out: int, c_in: int, kernel: int = 1, gain: float = 1.4) -> None:
+        deviation = gain * (c_in * kernel) ** -0.5
+        weight = rng.normal(size=(c_out, c_in, kernel)) * deviation
+        state[f"{name}.conv.weight"] = weight.astype(np.float32)
+        state[f"{name}.conv.bias"] = (rng.normal(size=c_out) * 0.1).astype(np.float32)
+
+    def norm(name: str, channels: int, variance: float = 0.5) -> None:
+        for key, values in (
+            ("weight", rng.uniform(0.5, 1.5, channels)),
+            ("bias", rng.normal(size=channels) * 0.2),
+            ("running_mean", rng.normal(size=channels) * 0.2),
+            ("running_var", rng.uniform(0.5, 1.5, channels) * variance),
+        ):
+            state[f"{name}.norm.{key}"] = values.astype(np.float32)
+
+    def tdnn(name: str, c_out: int, c_in: int, kernel: int = 1, variance: float = 0.5) -> None:
+        conv(f"{name}.conv", c_out, c_in, kernel)
+        norm(f"{name}.norm", c_out, variance)
+
+    width, aggregated = config.channels[0], config.channels[-1]
+    blocks = range(1, len(config.channels) - 1)
+    chunk = width // config.res2_scale
+    # Features are in dB.
+    tdnn("blocks.0", width, config.n_mels, config.kernel_sizes[0], variance=150)
+    for i in blocks:
+        tdnn(f"blocks.{i}.tdnn1", width, width)
+        for j in range(config.res2_scale - 1):
+            tdnn(f"blocks.{i}.res2net_block.blocks.{j}", chunk, chunk, config.kernel_sizes[i])
+        tdnn(f"blocks.{i}.tdnn2", width, width)
+        conv(f"blocks.{i}.se_block.conv1", config.se_channels, width)
+        conv(f"blocks.{i}.se_block.conv2", width, config.se_channels)
+    tdnn("mfa", aggregated, len(blocks) * width, config.kernel_sizes[-1])
+    tdnn("asp.tdnn", config.attention_channels, 3 * aggregated)
+    conv("asp.conv", aggregated, config.attention_channels, gain=3)
+    norm("asp_bn", 2 * aggregated)
+    conv("fc", config.embedding, 2 * aggregated)
+    return state
+
+
+def int8_plan(
+    network: PlanBuilder, recordings: list[Array], fp32: Callable[[str], bool] = lambda name: False
+) -> PlanBuilder:
+    """The network quantized on those recordings; ops that `fp32` names stay float32."""
+    calibration = calibrate(network, recordings, "minmax")
+    return quantize_plan(network, calibration, lambda name: "fp32" if fp32(name) else "int8")
+
+
+def random_int8_plan(config: EcapaConfig, seed: int = 0) -> PlanBuilder:
+    """A random network, quantized on three random recordings."""
+    recordings = [random_features(seed + i, 60 + 40 * i, config.n_mels) for i in range(3)]
+    return int8_plan(lower_ecapa(config, random_state(config, seed)), recordings)

@@ -1,0 +1,105 @@
+"""Plans of one or a few ops over an int8 or float32 input, and their comparison with the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from arrays import random_f32, random_s8, random_weight
+from numpy.typing import NDArray
+from oracle import network
+
+from earmark.plan import INPUT, OUTPUT, PlanBuilder, make_engine
+
+Array = NDArray[Any]
+
+
+def start(dtype: str, channels: int, **attributes: Any) -> PlanBuilder:
+    """A builder that holds the input; `attributes` such as `width` and `zero_point`."""
+    builder = PlanBuilder()
+    builder.tensor(INPUT, "frames", dtype, channels, **attributes)
+    return builder
+
+
+def view(b: PlanBuilder, name: str, base: str, offset: int, channels: int, **more: Any) -> str:
+    """Channels [offset, offset + channels) of `base`."""
+    desc = b.tensors[base]
+    shape = {"width": desc["width"]} if "width" in desc else {}
+    return b.tensor(
+        name, "frames", desc["dtype"], channels, of=base, offset=offset, **shape, **more
+    )
+
+
+def add_stats(b: PlanBuilder, frames: str, name: str, out: str) -> None:
+    """Mean and standard deviation of the frames: whatever changes in them shows there."""
+    desc = b.tensors[frames]
+    b.tensor(out, "vector", "f32", 2 * desc["channels"])
+    arrays = {"multiplier": np.ones(1, np.float32)} if desc["dtype"] == "s8" else {}
+    kind = f"stats_{desc['dtype']}"
+    b.op(kind, name, arrays, **{"in": frames}, out=out, std=True, min_variance=0.0)
+
+
+def finish(b: PlanBuilder, frames: str) -> PlanBuilder:
+    """Statistics of the frames as the plan's output."""
+    add_stats(b, frames, "stats", OUTPUT)
+    return b
+
+
+def add_vector(
+    b: PlanBuilder, rng: np.random.Generator, frames: str, out: str, channels: int, scale: float
+) -> str:
+    """A float32 vector of the recording: a dense layer on the statistics of the frames."""
+    size = 2 * b.tensors[frames]["channels"]
+    add_stats(b, frames, f"{out}.stats", f"{out}.mean")
+    b.tensor(f"{out}.s8", "vector", "s8", size, zero_point=-7)
+    arrays = {"multiplier": random_f32(rng, size), "offset": random_f32(rng, size)}
+    b.op("quantize_s8", f"{out}.quantize", arrays, **{"in": f"{out}.mean"}, out=f"{out}.s8")
+    b.tensor(out, "vector", "f32", channels)
+    multiplier = random_f32(rng, channels, scale=scale / (5000 * size**0.5))
+    weight = random_weight(rng, channels, size)
+    rows = np.stack([multiplier, random_f32(rng, channels, scale=scale)])
+    b.op("dense_s8", out, {"weight": weight, "epilogue": rows}, **{"in": f"{out}.s8"}, out=out)
+    return out
+
+
+def random_frames(rng: np.random.Generator, *shape: int) -> Array:
+    """int8 frames; now and then all -128, all 127, or nothing but both."""
+    kind = rng.integers(8)
+    if kind == 0:
+        return np.full(shape, rng.choice([-128, 127]), np.int8)
+    if kind == 1:
+        return rng.choice(np.array([-128, 127], np.int8), shape)
+    return random_s8(rng, *shape)
+
+
+def with_extremes(rng: np.random.Generator, values: Array, extremes: list[float]) -> Array:
+    """About one value in eight replaced by an extreme."""
+    chosen = rng.choice(np.array(extremes, np.float32), values.shape)
+    return np.where(rng.random(values.shape) < 0.12, chosen, values).astype(np.float32)
+
+
+def equal_bits(actual: Array, expected: Array, name: str) -> None:
+    """Fails unless both have the same type, shape and bytes."""
+    assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), name
+    if actual.tobytes() != expected.tobytes():
+        np.testing.assert_array_equal(actual, expected, err_msg=name)
+        raise AssertionError(f"{name}: zeros of another sign")
+
+
+def check_bits(b: PlanBuilder, features: Array, isa: str, kernels: Mapping[str, str]) -> None:
+    """Every tensor of the plan has the oracle's bits, on one thread and on two.
+
+    kernels: by op name, the kernel that has to run in it; it says so itself.
+    """
+    expected = network.run(b.plan, b.arrays, features)
+    for threads in (1, 2):
+        engine = make_engine(b.plan, b.arrays, isa=isa, threads=threads)
+        assert (engine.isa, engine.threads) == (isa, threads)
+        traced, ran = engine.trace(features)
+        for name, kernel in kernels.items():
+            assert ran[name] == f"{kernel}/{isa}"
+        assert set(traced) == set(expected)
+        for name, values in expected.items():
+            equal_bits(traced[name], values, name)
+        equal_bits(engine.run([features])[0], expected[OUTPUT], OUTPUT)

@@ -1,0 +1,707 @@
+"""Each integer op of each instruction set against the oracle, bit for bit; float ops within bounds.
+
+Inputs are int8 frames, so that any value reaches any op; what ops read and write are views, so that
+rows are strided. Every test has the kernels say which of them ran.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from arrays import PWL_BREAKPOINTS, pwl_arrays, random_f32, random_s8, random_weight
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import network, ops
+from plans import (
+    Array,
+    add_vector,
+    check_bits,
+    equal_bits,
+    finish,
+    random_frames,
+    start,
+    view,
+    with_extremes,
+)
+
+from earmark import _C
+from earmark.plan import INPUT, OUTPUT, PlanBuilder, make_engine
+
+each_isa = pytest.mark.parametrize("isa", _C.available_isas())
+
+CHANNELS = st.sampled_from([1, 3, 4, 15, 16, 17, 63, 64, 65, 130])
+FRAMES = st.sampled_from([1, 5, 6, 7, 11, 12, 13, 97])
+ZEROS = st.sampled_from([-128, -3, 0, 127])
+SEEDS = st.integers(0, 2**32 - 1)
+# What may be stored at the ends of the range, as multipliers and as offsets.
+TINY, HUGE = 2.0**-126, 2.0**40
+MULTIPLIERS = [TINY, -TINY, HUGE, -HUGE, 0.0]
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> dict[str, Any]:
+    """Width of the input and attributes of a convolution whose width fits."""
+    width = draw(st.sampled_from([1, 1, 1, 2, 5]))
+    kernel = (draw(st.sampled_from([1, 3, 5])), 1 if width == 1 else draw(st.sampled_from([1, 3])))
+    dilation = (draw(st.integers(1, 4)), draw(st.integers(1, 2)) if width == 5 else 1)
+    mode = draw(st.sampled_from(["zero", "reflect"]))
+    padding = []
+    for axis in (0, 1):
+        reach = dilation[axis] * (kernel[axis] - 1)
+        padding.append(draw(st.sampled_from([reach // 2, reach // 2, 0, reach])))
+    if width + 2 * padding[1] <= dilation[1] * (kernel[1] - 1) or (
+        mode == "reflect" and padding[1] >= width
+    ):
+        kernel, padding[1] = (kernel[0], 1), 0
+    attributes = {
+        "kernel": list(kernel),
+        "stride": [draw(st.integers(1, 2)), draw(st.integers(1, 2)) if width > 1 else 1],
+        "dilation": list(dilation),
+        "padding": padding,
+        "pad_mode": mode,
+    }
+    return {"width": width, "attributes": attributes}
+
+
+def width_out(width: int, attributes: dict[str, Any]) -> int:
+    (_, kernel), (_, stride) = attributes["kernel"], attributes["stride"]
+    (_, dilation), (_, padding) = attributes["dilation"], attributes["padding"]
+    return (width + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def epilogue_s8(
+    rng: np.random.Generator, channels: int, depth: int, spread: float, affine: bool
+) -> Array:
+    """Rows that bring sums of `depth` products to about `spread` quanta, extremes among them."""
+    multiplier = random_f32(rng, channels, scale=spread / (6000 * depth**0.5))
+    rows = [
+        with_extremes(rng, multiplier, MULTIPLIERS),
+        with_extremes(rng, random_f32(rng, channels, scale=spread / 2), MULTIPLIERS),
+    ]
+    if affine:
+        rows.append(with_extremes(rng, random_f32(rng, channels), MULTIPLIERS))
+        rows.append(with_extremes(rng, random_f32(rng, channels, scale=spread / 2), MULTIPLIERS))
+    return np.stack(rows)
+
+
+def one_or_all(rng: np.random.Generator, values: Array) -> Array:
+    """A per-channel array, now and then one value for all channels."""
+    return values[:1] if rng.random() < 0.3 else values
+
+
+@each_isa
+@settings(max_examples=80, deadline=None)
+@given(
+    SEEDS,
+    FRAMES,
+    CHANNELS,
+    CHANNELS,
+    geometries(),
+    st.tuples(ZEROS, ZEROS),
+    st.fixed_dictionaries(
+        {name: st.booleans() for name in ("relu", "affine", "table", "bias", "input_zero")}
+    ),
+)
+def test_conv_s8(
+    isa: str,
+    seed: int,
+    frames: int,
+    c_in: int,
+    c_out: int,
+    geometry: dict[str, Any],
+    zeros: tuple[int, int],
+    has: dict[str, bool],
+) -> None:
+    rng = np.random.default_rng(seed)
+    width, attributes = geometry["width"], geometry["attributes"]
+    b = start("s8", c_in + 5, width=width, zero_point=zeros[0])
+    x = view(b, "x", INPUT, 2, c_in, zero_point=zeros[0])
+    bias = add_vector(b, rng, x, "bias", c_out, 40) if has["bias"] else None
+    # The result lies between neighbours that were there first and must stay what they are.
+    b.tensor("base", "frames", "s8", c_out + 5, width=width_out(width, attributes), zero_point=9)
+    taps = int(np.prod(attributes["kernel"]))
+    for name, offset, channels in (("left", 0, 3), ("right", c_out + 3, 2), ("op", 3, c_out)):
+        out = view(b, f"{name}.out", "base", offset, channels, zero_point=zeros[1])
+        entries = int(rng.choice([2, 16, 256, 1024]))
+        spread = entries / 3 if has["table"] else 80
+        arrays = {
+            "weight": random_weight(rng, channels, *attributes["kernel"], c_in),
+            "epilogue": epilogue_s8(rng, channels, taps * c_in, spread, has["affine"]),
+        }
+        if has["table"]:
+            arrays["table"] = random_s8(rng, entries)
+        if has["input_zero"]:
+            arrays["input_zero"] = random_s8(rng, c_in)
+        more = {**attributes, "relu": has["relu"], "bias": bias if name == "op" else None}
+        b.op("conv_s8", name, arrays, **{"in": x}, out=out, **more)
+    finish(b, "base")
+    shape = (frames, c_in + 5) if width == 1 else (frames, width, c_in + 5)
+    features = random_frames(rng, *shape)
+    check_unless_too_short(b, features, isa, {"op": "table_s8" if has["table"] else "conv_s8"})
+
+
+def check_unless_too_short(
+    b: PlanBuilder, features: Array, isa: str, kernels: dict[str, str]
+) -> None:
+    """As `check_bits`; where the oracle has too few frames, the engine refuses the same."""
+    try:
+        network.run(b.plan, b.arrays, features)
+    except ValueError as error:
+        assert "frames" in str(error)  # noqa: PT017
+        check_refused(b, features, isa)
+    else:
+        check_bits(b, features, isa, kernels)
+
+
+def check_refused(b: PlanBuilder, features: Array, isa: str) -> None:
+    engine = make_engine(b.plan, b.arrays, isa=isa, threads=1)
+    assert len(features) < engine.min_length
+    assert "frame" in engine.why_not(len(features))
+    for call in (engine.trace, lambda x: engine.run([x])):
+        with pytest.raises(ValueError, match="frame"):
+            call(features)
+
+
+@each_isa
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "pad_mode", "padding", "shortest"),
+    [
+        (3, 4, "reflect", 4, 5),
+        (5, 1, "reflect", 2, 3),
+        (3, 4, "zero", 4, 1),
+        (3, 4, "zero", 0, 9),
+        (5, 4, "zero", 3, 11),
+        (1, 1, "zero", 0, 1),
+    ],
+)
+def test_shortest_lengths(
+    isa: str, kernel: int, dilation: int, pad_mode: str, padding: int, shortest: int
+) -> None:
+    rng = np.random.default_rng(shortest)
+    b = start("s8", 17, zero_point=5)
+    b.tensor("out", "frames", "s8", 65, zero_point=0)
+    arrays = {
+        "weight": random_weight(rng, 65, kernel, 1, 17),
+        "epilogue": epilogue_s8(rng, 65, kernel * 17, 80, affine=False),
+    }
+    attributes = {"kernel": [kernel, 1], "dilation": [dilation, 1], "padding": [padding, 0]}
+    b.op("conv_s8", "op", arrays, **{"in": INPUT}, out="out", pad_mode=pad_mode, **attributes)
+    finish(b, "out")
+    assert make_engine(b.plan, b.arrays, isa=isa).min_length == shortest
+    for frames in (shortest, shortest + 1):
+        check_bits(b, random_frames(rng, frames, 17), isa, {"op": "conv_s8"})
+    check_refused(b, random_frames(rng, shortest - 1, 17), isa)
+
+
+@each_isa
+@pytest.mark.parametrize("weight", [-127, 127])
+@pytest.mark.parametrize("value", [-128, 127])
+@pytest.mark.parametrize("zero", [-128, 127])
+def test_largest_products(isa: str, weight: int, value: int, zero: int) -> None:
+    """Every product as large as can be, in tails of every kind: nothing saturates on the way."""
+    b = start("s8", 131, zero_point=zero)
+    b.tensor("out", "frames", "s8", 67, zero_point=3)
+    largest = 5 * 131 * 127 * 255
+    rows = np.stack([np.linspace(50, 150, 67) / largest, np.linspace(-1, 1, 67)])
+    arrays = {
+        "weight": np.full((67, 5, 1, 131), weight, np.int8),
+        "epilogue": rows.astype(np.float32),
+    }
+    b.op("conv_s8", "op", arrays, **{"in": INPUT}, out="out", kernel=[5, 1])
+    finish(b, "out")
+    check_bits(b, np.full((13, 131), value, np.int8), isa, {"op": "conv_s8"})
+
+
+@each_isa
+def test_heaviest_weights(isa: str) -> None:
+    # 127 * 33155 + 67 is the largest sum whose 255-fold is below 2^30.
+    size = 33156
+    for last in (67, 68):
+        b = start("s8", size, zero_point=-128)
+        b.tensor("out", "frames", "s8", 2, zero_point=0)
+        weight = np.full((2, 1, 1, size), 127, np.int8)
+        weight[..., -1] = last
+        weight[1] *= -1
+        rows = np.array([[1e-7, 1e-7], [0, 0]], np.float32)
+        b.op("conv_s8", "op", {"weight": weight, "epilogue": rows}, **{"in": INPUT}, out="out")
+        finish(b, "out")
+        if last == 67:
+            features = np.stack([np.full(size, 127), np.full(size, -128)]).astype(np.int8)
+            check_bits(b, features, isa, {"op": "conv_s8"})
+        else:
+            with pytest.raises(ValueError, match="could overflow"):
+                make_engine(b.plan, b.arrays, isa=isa)
+
+
+@each_isa
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, FRAMES, CHANNELS, st.tuples(ZEROS, ZEROS, ZEROS), st.booleans(), st.booleans())
+def test_add_s8(
+    isa: str,
+    seed: int,
+    frames: int,
+    channels: int,
+    zeros: tuple[int, int, int],
+    gated: bool,
+    wide: bool,
+) -> None:
+    rng = np.random.default_rng(seed)
+    width = 3 if wide else 1
+    b = start("s8", 2 * channels + 3, width=width)
+    x = view(b, "x", INPUT, 1, channels, zero_point=zeros[0])
+    r = view(b, "r", INPUT, channels + 2, channels, zero_point=zeros[1])
+    gate = add_vector(b, rng, x, "gate", channels, 2) if gated else None
+    b.tensor("base", "frames", "s8", channels + 3, width=width)
+    left = view(b, "left", "base", 0, 2)
+    out = view(b, "op.out", "base", 2, channels, zero_point=zeros[2])
+    again = view(b, "again.out", "base", 2, channels, zero_point=-5)
+    right = view(b, "right", "base", channels + 2, 1)
+    one = np.ones(1, np.float32)
+    copies = {"multiplier": one, "residual_multiplier": 0 * one}
+    for name, target in (("left", left), ("right", right)):
+        source = view(b, f"{name}.in", INPUT, 0, b.tensors[target]["channels"])
+        b.op("add_s8", name, copies, **{"in": source}, residual=source, out=target)
+    # The second addition overwrites what it reads.
+    for name, source, target in (("op", x, out), ("again", out, again)):
+        multiplier = with_extremes(rng, random_f32(rng, channels), MULTIPLIERS)
+        arrays = {
+            "multiplier": one_or_all(rng, multiplier),
+            "residual_multiplier": with_extremes(rng, random_f32(rng, 1), MULTIPLIERS),
+        }
+        b.op("add_s8", name, arrays, **{"in": source}, residual=r, gate=gate, out=target)
+    finish(b, "base")
+    shape = (frames, 2 * channels + 3) if width == 1 else (frames, width, 2 * channels + 3)
+    check_bits(b, random_frames(rng, *shape), isa, {"op": "add_s8", "again": "add_s8"})
+
+
+def test_gate_is_rounded_before_the_activation_comes() -> None:
+    """A tie that another order of the roundings, or a fused product, would break."""
+    factor = np.array([1 + 2**-12], np.float32)
+    for isa in _C.available_isas():
+        b = start("s8", 2)
+        x, r = view(b, "x", INPUT, 0, 1), view(b, "r", INPUT, 1, 1)
+        b.tensor("mean", "vector", "f32", 1)
+        # 3 * (1 + 2^-12) / 3: the mean of the only frame, as a vector.
+        third = np.array([(1 + 2**-12) / 3], np.float32)
+        b.op("stats_s8", "mean", {"multiplier": third}, **{"in": x}, out="mean")
+        b.tensor("out", "frames", "s8", 1, zero_point=0)
+        arrays = {
+            "multiplier": factor,
+            "residual_multiplier": np.array([-(2.5 + 3 * 2**-11)], np.float32),
+        }
+        b.op("add_s8", "op", arrays, **{"in": x}, residual=r, gate="mean", out="out")
+        finish(b, "out")
+        features = np.array([[3, 1]], np.int8)
+        outputs = network.run(b.plan, b.arrays, features)
+        assert outputs["mean"] == factor
+        assert outputs["out"].tolist() == [[0]]
+        check_bits(b, features, isa, {"op": "add_s8"})
+
+
+@each_isa
+@settings(max_examples=30, deadline=None)
+@given(
+    SEEDS,
+    st.sampled_from([1, 5, 13, 97, 2048, 2049, 4097, 5000]),
+    st.sampled_from([1, 3, 17, 63, 64, 65, 130]),
+    ZEROS,
+    st.booleans(),
+    st.sampled_from([1, 1, 3]),
+    st.sampled_from([0.0, 0.25, 1e4]),
+)
+def test_stats_s8(
+    isa: str,
+    seed: int,
+    frames: int,
+    channels: int,
+    zero: int,
+    std: bool,
+    width: int,
+    min_variance: float,
+) -> None:
+    rng = np.random.default_rng(seed)
+    b = start("s8", channels + 5, width=width)
+    x = view(b, "x", INPUT, 3, channels, zero_point=zero)
+    b.tensor(OUTPUT, "vector", "f32", channels * (1 + std))
+    multiplier = with_extremes(rng, random_f32(rng, channels), MULTIPLIERS)
+    attributes = {"std": True, "min_variance": min_variance} if std else {}
+    arrays = {"multiplier": one_or_all(rng, multiplier)}
+    b.op("stats_s8", "op", arrays, **{"in": x}, out=OUTPUT, **attributes)
+    shape = (frames, channels + 5) if width == 1 else (frames, width, channels + 5)
+    check_bits(b, random_frames(rng, *shape), isa, {"op": "stats_s8"})
+
+
+@each_isa
+@pytest.mark.parametrize("value", [-128, 127])
+def test_stats_s8_of_many_extremes(isa: str, value: int) -> None:
+    b = start("s8", 3)
+    x = view(b, "x", INPUT, 1, 2, zero_point=-value - 1)
+    finish(b, x)
+    features = np.full((150_001, 3), value, np.int8)
+    features[77_777, 1] = -value - 1
+    check_bits(b, features, isa, {"stats": "stats_s8"})
+
+
+@each_isa
+@settings(max_examples=40, deadline=None)
+@given(
+    SEEDS,
+    CHANNELS,
+    CHANNELS,
+    st.fixed_dictionaries(
+        {name: st.booleans() for name in ("relu", "affine", "table", "input_zero")}
+    ),
+)
+def test_dense_s8(isa: str, seed: int, c_in: int, c_out: int, has: dict[str, bool]) -> None:
+    rng = np.random.default_rng(seed)
+    b = start("s8", c_in)
+    # The mean of a single frame is that frame: any vector can be had.
+    b.tensor("mean", "vector", "f32", c_in)
+    one = np.ones(1, np.float32)
+    b.op("stats_s8", "mean", {"multiplier": one}, **{"in": INPUT}, out="mean")
+    b.tensor("x", "vector", "s8", c_in, zero_point=0)
+    plain = {"multiplier": one, "offset": 0 * one}
+    b.op("quantize_s8", "quantize", plain, **{"in": "mean"}, out="x")
+    b.tensor(OUTPUT, "vector", "f32", c_out)
+    entries = int(rng.choice([2, 16, 1024]))
+    arrays = {
+        "weight": random_weight(rng, c_out, c_in),
+        "epilogue": epilogue_s8(rng, c_out, c_in, entries / 3, has["affine"]),
+    }
+    if has["table"]:
+        arrays["table"] = random_f32(rng, entries)
+    if has["input_zero"]:
+        arrays["input_zero"] = random_s8(rng, c_in)
+    b.op("dense_s8", "op", arrays, **{"in": "x"}, out=OUTPUT, relu=has["relu"])
+    kernels = {"op": "conv_acc_s8", "quantize": "quantize_s8"}
+    check_bits(b, random_frames(rng, 1, c_in), isa, kernels)
+
+
+@each_isa
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, FRAMES, CHANNELS, ZEROS, st.sampled_from([1, 1, 3]))
+def test_quantize_s8(
+    isa: str, seed: int, frames: int, channels: int, zero: int, width: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    b = start("f32", channels + 3, width=width)
+    x = view(b, "x", INPUT, 2, channels)
+    b.tensor("base", "frames", "s8", channels + 2, width=width)
+    plain = {"multiplier": np.ones(1, np.float32), "offset": np.zeros(1, np.float32)}
+    left = view(b, "left.out", "base", 0, 1)
+    right = view(b, "right.out", "base", channels + 1, 1)
+    for name, target in (("left", left), ("right", right)):
+        source = view(b, f"{name}.in", INPUT, 0, 1)
+        b.op("quantize_s8", name, plain, **{"in": source}, out=target)
+    out = view(b, "op.out", "base", 1, channels, zero_point=zero)
+    arrays = {
+        "multiplier": with_extremes(rng, random_f32(rng, channels, scale=3), MULTIPLIERS),
+        "offset": one_or_all(rng, with_extremes(rng, random_f32(rng, channels), MULTIPLIERS)),
+    }
+    b.op("quantize_s8", "op", arrays, **{"in": x}, out=out)
+    finish(b, "base")
+    shape = (frames, channels + 3) if width == 1 else (frames, width, channels + 3)
+    # Ties of plain quantization, values around the ends, the largest and the smallest there are.
+    halves = (rng.integers(-300, 300, shape) / 2).astype(np.float32)
+    features = with_extremes(rng, halves, [3.4e38, -3.4e38, 1e-45, -1e-45, -0.0, 127.5, -128.5])
+    check_bits(b, features, isa, {"op": "quantize_s8"})
+
+
+@each_isa
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, FRAMES, CHANNELS, ZEROS)
+def test_dequantize_f32(isa: str, seed: int, frames: int, channels: int, zero: int) -> None:
+    rng = np.random.default_rng(seed)
+    b = start("s8", channels + 3)
+    x = view(b, "x", INPUT, 2, channels, zero_point=zero)
+    b.tensor("real", "frames", "f32", channels + 1)
+    out = view(b, "op.out", "real", 1, channels)
+    multiplier = with_extremes(rng, random_f32(rng, channels), MULTIPLIERS)
+    b.op("dequantize_f32", "op", {"multiplier": multiplier}, **{"in": x}, out=out)
+    # Back to int8, so that the plan's output is exact.
+    b.tensor("back", "frames", "s8", channels, zero_point=0)
+    arrays = {"multiplier": np.full(1, 0.5, np.float32), "offset": np.zeros(1, np.float32)}
+    b.op("quantize_s8", "back", arrays, **{"in": out}, out="back")
+    finish(b, "back")
+    features = random_frames(rng, frames, channels + 3)
+    check_bits(b, features, isa, {"op": "dequantize_f32", "back": "quantize_s8"})
+
+
+def pool_plan(
+    rng: np.random.Generator, c_in: int, channels: int, zeros: tuple[int, int], softmax: str
+) -> PlanBuilder:
+    """Attentive pooling of two views of the input; logits spread over a few units."""
+    b = start("s8", c_in + channels + 3)
+    h = view(b, "h", INPUT, 1, c_in, zero_point=zeros[0])
+    x = view(b, "x", INPUT, c_in + 2, channels, zero_point=zeros[1])
+    b.tensor(OUTPUT, "vector", "f32", 2 * channels)
+    logits = np.abs(random_f32(rng, channels, scale=2 / (6000 * c_in**0.5))) + np.float32(1e-9)
+    arrays = {
+        "weight": random_weight(rng, channels, c_in),
+        "multiplier": one_or_all(rng, with_extremes(rng, logits, [TINY, HUGE])),
+        "value_multiplier": one_or_all(rng, with_extremes(rng, random_f32(rng, channels), [0.0])),
+    }
+    if softmax == "pwl":
+        pieces = pwl_arrays(PWL_BREAKPOINTS[: int(rng.integers(1, 6))])
+        if rng.random() < 0.2:
+            ends = np.array([3, 3e6], np.float32)
+            one = pwl_arrays([0.0])
+            pieces = {
+                "breakpoints": one["breakpoints"][:0],
+                "slopes": np.array([2e6], np.float32),
+                "intercepts": np.array([1e6], np.float32),
+                "bounds": ends,
+            }
+        offset = with_extremes(rng, random_f32(rng, channels, scale=2), MULTIPLIERS)
+        arrays |= {**pieces, "offset": one_or_all(rng, offset)}
+    more = {"softmax": softmax, "min_variance": float(rng.choice([0.0, 0.5]))}
+    b.op("attentive_pool_s8", "op", arrays, **{"in": h}, values=x, out=OUTPUT, **more)
+    return b
+
+
+POOL_KERNELS = {"exact": "softmax_moments_s8", "pwl": "pwl_moments_s8"}
+
+
+@each_isa
+@pytest.mark.parametrize("softmax", ["exact", "pwl"])
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, FRAMES, CHANNELS, CHANNELS, st.tuples(ZEROS, ZEROS))
+def test_attentive_pool_s8(
+    isa: str,
+    softmax: str,
+    seed: int,
+    frames: int,
+    c_in: int,
+    channels: int,
+    zeros: tuple[int, int],
+) -> None:
+    rng = np.random.default_rng(seed)
+    b = pool_plan(rng, c_in, channels, zeros, softmax)
+    features = random_frames(rng, frames, c_in + channels + 3)
+    check_bits(b, features, isa, {"op": POOL_KERNELS[softmax]})
+
+
+@each_isa
+@pytest.mark.parametrize("softmax", ["exact", "pwl"])
+@pytest.mark.parametrize("frames", [1023, 1024, 1025, 3001])
+def test_attentive_pool_s8_in_blocks(isa: str, softmax: str, frames: int) -> None:
+    rng = np.random.default_rng(frames)
+    b = pool_plan(rng, 17, 66, (-128, 127), softmax)
+    check_bits(b, random_s8(rng, frames, 86), isa, {"op": POOL_KERNELS[softmax]})
+
+
+@each_isa
+@pytest.mark.parametrize("value", [-128, 127])
+def test_attentive_pool_of_constants(isa: str, value: int) -> None:
+    """Equal logits give every frame the whole numerator, 2^24: the largest sums there are."""
+    rng = np.random.default_rng(0)
+    b = pool_plan(rng, 3, 17, (0, 5), "exact")
+    features = np.full((5000, 23), value, np.int8)
+    check_bits(b, features, isa, {"op": "softmax_moments_s8"})
+    expected = network.run(b.plan, b.arrays, features)[OUTPUT][:17]
+    factor = np.broadcast_to(b.arrays["op.value_multiplier"], 17)
+    np.testing.assert_array_equal(expected, np.float32(value - 5) * factor)
+
+
+# Float ops: hardly worse than torch. Sums may be reordered, so that a sum's error is measured by
+# the magnitude of what is summed.
+
+
+def check_float(
+    b: PlanBuilder,
+    features: Array,
+    isa: str,
+    kernel: str,
+    by_torch: Array,
+    magnitude: float | None = None,
+) -> None:
+    """The op's error against float64 is at most twice that of torch's float32, plus two ulp.
+
+    magnitude: of which these ulp are, by default that of the largest result.
+    """
+    truth = network.run(b.plan, b.arrays, features)
+    engine = make_engine(b.plan, b.arrays, isa=isa, threads=1)
+    traced, ran = engine.trace(features)
+    assert ran["op"] == f"{kernel}/{isa}"
+    out = next(op["out"] for op in b.ops if op["name"] == "op")
+    exact, actual = truth[out], traced[out]
+    assert (actual.dtype, actual.shape) == (np.float32, exact.shape)
+    ulp = np.spacing(np.float32(np.abs(exact).max() if magnitude is None else magnitude))
+    allowed = 2 * np.abs(by_torch.reshape(exact.shape) - exact).max() + 2 * ulp
+    assert np.abs(actual - exact).max() <= allowed
+    # How the work is dealt out to threads changes nothing.
+    for threads in (1, 2):
+        other = make_engine(b.plan, b.arrays, isa=isa, threads=threads)
+        equal_bits(other.run([features])[0], traced[OUTPUT], OUTPUT)
+
+
+def tensor(values: Array) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+FLOAT_CONVS = [
+    # frames, width, c_in, c_out, kernel, stride, dilation, padding, mode
+    (1, 1, 1, 1, (1, 1), (1, 1), (1, 1), (0, 0), "zero"),
+    (97, 1, 80, 65, (5, 1), (1, 1), (1, 1), (2, 0), "reflect"),
+    (13, 1, 17, 33, (3, 1), (1, 1), (4, 1), (4, 0), "reflect"),
+    (12, 1, 64, 64, (3, 1), (2, 1), (2, 1), (2, 0), "zero"),
+    (11, 5, 3, 31, (3, 3), (1, 2), (1, 1), (1, 1), "zero"),
+    (7, 4, 16, 130, (5, 3), (2, 1), (1, 1), (2, 1), "reflect"),
+    (97, 1, 130, 63, (1, 1), (1, 1), (1, 1), (0, 0), "zero"),
+]
+
+
+@each_isa
+@pytest.mark.parametrize("shape", FLOAT_CONVS, ids=lambda s: "x".join(map(str, s[:4])))
+@pytest.mark.parametrize("activation", [None, "tanh"])
+def test_conv_f32(isa: str, shape: tuple[Any, ...], activation: str | None) -> None:
+    frames, width, c_in, c_out, kernel, stride, dilation, padding, mode = shape
+    rng = np.random.default_rng(c_out)
+    weight = random_f32(rng, c_out, *kernel, c_in, scale=(c_in * np.prod(kernel)) ** -0.5)
+    rows = random_f32(rng, 3, c_out)
+    x = random_f32(rng, frames, width, c_in + 3)
+    b = start("f32", c_in + 3, width=width)
+    source = view(b, "x", INPUT, 2, c_in)
+    attributes = {
+        "kernel": list(kernel), "stride": list(stride), "dilation": list(dilation),
+        "padding": list(padding), "pad_mode": mode, "relu": True, "activation": activation,
+    }  # fmt: skip
+    b.tensor("base", "frames", "f32", c_out + 2, width=width_out(width, attributes))
+    out = view(b, "op.out", "base", 1, c_out)
+    arrays = {"weight": weight, "epilogue": rows}
+    b.op("conv_f32", "op", arrays, **{"in": source}, out=out, **attributes)
+    finish(b, out)
+
+    image = tensor(x[..., 2 : 2 + c_in]).permute(2, 0, 1)[None]
+    sides = (padding[1], padding[1], padding[0], padding[0])
+    if mode == "reflect":
+        image = torch.nn.functional.pad(image, sides, mode="reflect")
+    kernels = tensor(weight).permute(0, 3, 1, 2)
+    by_torch = torch.nn.functional.conv2d(
+        image, kernels, tensor(rows[0]), stride=stride, dilation=dilation,
+        padding=padding if mode == "zero" else 0,
+    )[0].permute(1, 2, 0)  # fmt: skip
+    by_torch = torch.relu(by_torch) * tensor(rows[1]) + tensor(rows[2])
+    if activation == "tanh":
+        by_torch = torch.tanh(by_torch)
+    magnitude = np.abs(weight).sum(axis=(1, 2, 3)).max() * np.abs(x).mean() * np.abs(rows[1]).max()
+    features = x[:, 0] if width == 1 else x
+    ran = "tanh_f32" if activation == "tanh" else "conv_f32"
+    check_float(b, np.ascontiguousarray(features), isa, ran, by_torch.numpy(), magnitude)
+
+
+@each_isa
+def test_tanh_and_sigmoid_over_their_whole_range(isa: str) -> None:
+    """Through a layer that does nothing else."""
+    x = np.concatenate([np.linspace(-12, 12, 4001), np.logspace(-30, 2, 500), [0.0]])
+    x = np.concatenate([x, -x[-501:]]).astype(np.float32)
+    b = start("f32", 1)
+    b.tensor("out", "frames", "f32", 1)
+    one = {"weight": np.ones((1, 1, 1, 1), np.float32), "epilogue": np.zeros((1, 1), np.float32)}
+    b.op("conv_f32", "op", one, **{"in": INPUT}, out="out", activation="tanh")
+    finish(b, "out")
+    by_torch = torch.tanh(tensor(x)).numpy()
+    check_float(b, x[:, None], isa, "tanh_f32", by_torch)
+    engine = make_engine(b.plan, b.arrays, isa=isa)
+    traced = engine.trace(x[:, None])[0]["out"][:, 0]
+    np.testing.assert_allclose(traced, np.tanh(x.astype(np.float64)), rtol=1e-6)
+
+    b = start("f32", len(x))
+    b.tensor("mean", "vector", "f32", len(x))
+    b.op("stats_f32", "mean", **{"in": INPUT}, out="mean")
+    b.tensor(OUTPUT, "vector", "f32", len(x))
+    # A channel's own weight would be a matrix of 5000 x 5000; the first channel goes to all.
+    weight = np.zeros((len(x), len(x)), np.float32)
+    np.fill_diagonal(weight, 1)
+    arrays = {"weight": weight, "epilogue": np.zeros((1, len(x)), np.float32)}
+    b.op("dense_f32", "op", arrays, **{"in": "mean"}, out=OUTPUT, activation="sigmoid")
+    check_float(b, x[None], isa, "conv_f32", torch.sigmoid(tensor(x)).numpy())
+
+
+@each_isa
+@pytest.mark.parametrize("channels", [1, 17, 130])
+def test_add_f32(isa: str, channels: int) -> None:
+    rng = np.random.default_rng(channels)
+    for gated in (False, True):
+        b = start("f32", 2 * channels)
+        x, r = view(b, "x", INPUT, 0, channels), view(b, "r", INPUT, channels, channels)
+        if gated:
+            b.tensor("gate", "vector", "f32", channels)
+            b.op("stats_f32", "gate", **{"in": x}, out="gate")
+        b.tensor("out", "frames", "f32", channels)
+        gate = "gate" if gated else None
+        b.op("add_f32", "op", **{"in": x}, residual=r, gate=gate, out="out")
+        finish(b, "out")
+        features = random_f32(rng, 97, 2 * channels)
+        a, c = tensor(features[:, :channels]), tensor(features[:, channels:])
+        by_torch = a * a.mean(dim=0) + c if gated else a + c
+        check_float(b, features, isa, "add_f32", by_torch.numpy())
+
+
+@each_isa
+@pytest.mark.parametrize(("frames", "channels"), [(1, 3), (13, 65), (3000, 17)])
+def test_stats_f32(isa: str, frames: int, channels: int) -> None:
+    x = random_f32(np.random.default_rng(frames), frames, channels) + np.float32(3)
+    b = start("f32", channels)
+    b.tensor(OUTPUT, "vector", "f32", 2 * channels)
+    more = {"std": True, "min_variance": 1e-12}
+    b.op("stats_f32", "op", **{"in": INPUT}, out=OUTPUT, **more)
+    mean = tensor(x).mean(dim=0)
+    std = ((tensor(x) - mean) ** 2).mean(dim=0).clamp(1e-12).sqrt()
+    check_float(b, x, isa, "stats_f32", torch.cat([mean, std]).numpy())
+
+
+@each_isa
+@pytest.mark.parametrize(("c_in", "c_out"), [(1, 1), (17, 130), (600, 65)])
+@pytest.mark.parametrize("activation", [None, "relu", "sigmoid"])
+@pytest.mark.parametrize("affine", [False, True])
+def test_dense_f32(isa: str, c_in: int, c_out: int, activation: str | None, affine: bool) -> None:
+    rng = np.random.default_rng(c_in)
+    x = random_f32(rng, 1, c_in)
+    weight, rows = random_f32(rng, c_out, c_in), random_f32(rng, 3 if affine else 1, c_out)
+    b = start("f32", c_in)
+    b.tensor("mean", "vector", "f32", c_in)
+    b.op("stats_f32", "mean", **{"in": INPUT}, out="mean")
+    b.tensor(OUTPUT, "vector", "f32", c_out)
+    arrays = {"weight": weight, "epilogue": rows}
+    b.op("dense_f32", "op", arrays, **{"in": "mean"}, out=OUTPUT, activation=activation)
+    y = torch.nn.functional.linear(tensor(x[0]), tensor(weight), tensor(rows[0]))
+    y = torch.relu(y) if activation == "relu" else y
+    y = y * tensor(rows[1]) + tensor(rows[2]) if affine else y
+    y = torch.sigmoid(y) if activation == "sigmoid" else y
+    check_float(b, x, isa, "conv_f32", y.numpy())
+
+
+@each_isa
+@pytest.mark.parametrize(
+    ("frames", "c_in", "channels"), [(1, 1, 1), (13, 16, 65), (97, 64, 130), (2500, 3, 33)]
+)
+def test_attentive_pool_f32(isa: str, frames: int, c_in: int, channels: int) -> None:
+    rng = np.random.default_rng(frames)
+    features = random_f32(rng, frames, c_in + channels)
+    features[:, c_in:] += 2
+    weight = random_f32(rng, channels, c_in, scale=2 * c_in**-0.5)
+    bias = random_f32(rng, 1, channels)
+    b = start("f32", c_in + channels)
+    h, x = view(b, "h", INPUT, 0, c_in), view(b, "x", INPUT, c_in, channels)
+    b.tensor(OUTPUT, "vector", "f32", 2 * channels)
+    arrays = {"weight": weight, "epilogue": bias}
+    more = {"values": x, "min_variance": 1e-12}
+    b.op("attentive_pool_f32", "op", arrays, **{"in": h}, out=OUTPUT, **more)
+    hidden, values = tensor(features[:, :c_in]), tensor(features[:, c_in:])
+    share = torch.softmax(hidden @ tensor(weight).T + tensor(bias[0]), dim=0)
+    mean = (share * values).sum(dim=0)
+    std = (share * (values - mean) ** 2).sum(dim=0).clamp(1e-12).sqrt()
+    check_float(b, features, isa, "softmax_moments_f32", torch.cat([mean, std]).numpy())
+
+
+def test_oracle_covers_every_op() -> None:
+    tested = {
+        "quantize_s8", "dequantize_f32", "conv_s8", "conv_f32", "add_s8", "add_f32", "stats_s8",
+        "stats_f32", "dense_s8", "dense_f32", "attentive_pool_s8", "attentive_pool_f32",
+    }  # fmt: skip
+    assert set(network.RUNNERS) == tested
+    assert ops.MAX_POSITIONS == 2**24 - 1
