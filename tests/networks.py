@@ -43,34 +43,38 @@ def random_features(seed: int, frames: int, n_mels: int = 80) -> Array:
 
 
 def random_state(config: EcapaConfig, seed: int = 0) -> dict[str, Array]:
-    """A state dict with SpeechBrain's keys, its batch norms those of activations of size 1."""
+    """A state dict with SpeechBrain's keys.
+
+    Batch norms bring what a ReLU leaves of noise of the size 1 back to about that size, so that
+    activations neither grow nor vanish from layer to layer.
+    """
     rng = np.random.default_rng(seed)
     state: dict[str, Array] = {}
 
-    def conv(name: str, c_out: int, c_in: int, kernel: int = 1, gain: float = 1.4) -> None:
+    def conv(name: str, c_out: int, c_in: int, kernel: int = 1, gain: float = 1.0) -> None:
         deviation = gain * (c_in * kernel) ** -0.5
         weight = rng.normal(size=(c_out, c_in, kernel)) * deviation
         state[f"{name}.conv.weight"] = weight.astype(np.float32)
         state[f"{name}.conv.bias"] = (rng.normal(size=c_out) * 0.1).astype(np.float32)
 
-    def norm(name: str, channels: int, variance: float = 0.5) -> None:
+    def norm(name: str, channels: int, scale: float = 1.0) -> None:
         for key, values in (
             ("weight", rng.uniform(0.5, 1.5, channels)),
             ("bias", rng.normal(size=channels) * 0.2),
-            ("running_mean", rng.normal(size=channels) * 0.2),
-            ("running_var", rng.uniform(0.5, 1.5, channels) * variance),
+            ("running_mean", rng.uniform(0.3, 0.5, channels) * scale),
+            ("running_var", rng.uniform(0.3, 0.6, channels) * scale**2),
         ):
             state[f"{name}.norm.{key}"] = values.astype(np.float32)
 
-    def tdnn(name: str, c_out: int, c_in: int, kernel: int = 1, variance: float = 0.5) -> None:
+    def tdnn(name: str, c_out: int, c_in: int, kernel: int = 1, scale: float = 1.0) -> None:
         conv(f"{name}.conv", c_out, c_in, kernel)
-        norm(f"{name}.norm", c_out, variance)
+        norm(f"{name}.norm", c_out, scale)
 
     width, aggregated = config.channels[0], config.channels[-1]
     blocks = range(1, len(config.channels) - 1)
     chunk = width // config.res2_scale
     # Features are in dB.
-    tdnn("blocks.0", width, config.n_mels, config.kernel_sizes[0], variance=150)
+    tdnn("blocks.0", width, config.n_mels, config.kernel_sizes[0], scale=15)
     for i in blocks:
         tdnn(f"blocks.{i}.tdnn1", width, width)
         for j in range(config.res2_scale - 1):

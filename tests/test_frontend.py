@@ -66,10 +66,10 @@ def glide(samples: int) -> NDArray[np.float32]:
     return (0.5 * np.sin(phase)).astype(np.float32)
 
 
-# Around the hop, half the window, the window, and the frames computed at once (256).
+# Around the hop, half the window, the window, and the frames computed at once (64).
 @pytest.mark.parametrize(
     "samples",
-    [1, 2, 159, 160, 161, 199, 200, 201, 399, 400, 401, 640, 40799, 41120],
+    [1, 2, 159, 160, 161, 199, 200, 201, 399, 400, 401, 640, 10239, 10240, 10400, 30000],
 )
 def test_equals_reference_at_edge_lengths(samples: int) -> None:
     wave = noise(samples)
@@ -132,7 +132,7 @@ def test_long_recordings_need_little_beyond_the_output() -> None:
     features = front_end(wave)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak - features.nbytes < 6e6
+    assert peak - features.nbytes < 4e6
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 6, 1000])

@@ -57,7 +57,9 @@ struct Walk {
 
   // Before a parallel loop: at least that much for every thread (bodies must not throw).
   void reserve_scratch(size_t bytes) {
-    thread_scratch.resize(pool->threads());
+    if (thread_scratch.size() < static_cast<size_t>(pool->threads())) {
+      thread_scratch.resize(pool->threads());
+    }
     for (AlignedBuffer<char>& buffer : thread_scratch) {
       if (buffer.size() < bytes) buffer = AlignedBuffer<char>(bytes);
     }

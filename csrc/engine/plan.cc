@@ -34,6 +34,8 @@ Plan::Plan(const std::vector<TensorDesc>& tensors) {
     return found->second;
   };
   for (Tensor& t : tensors_) {
+    EARMARK_CHECK(!t.of.empty() || t.offset == 0, "tensor '", t.name, "' has an offset, ", t.offset,
+                  ", but is no view");
     if (!t.of.empty()) {
       t.base = lookup(t, t.of);
       EARMARK_CHECK(t.offset >= 0 && t.offset <= tensors_[t.base].channels - t.channels, "tensor '",

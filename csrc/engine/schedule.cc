@@ -1,5 +1,7 @@
 #include "engine/schedule.h"
 
+#include <functional>
+
 #include "core/check.h"
 
 namespace earmark {
@@ -19,6 +21,7 @@ Scheduler::Scheduler(const Plan& plan, const std::vector<std::unique_ptr<Op>>& o
                      int output)
     : plan_(plan), ops_(ops), input_(input) {
   assign_stages();
+  EARMARK_CHECK(first_[input] >= 0, "no op reads the input '", plan.tensor(input).name, "'");
   EARMARK_CHECK(first_[output] >= 0, "no op writes the output '", plan.tensor(output).name, "'");
   last_[output] = static_cast<int>(ops.size()) - 1;
   check_overlays();
@@ -31,6 +34,8 @@ void Scheduler::assign_stages() {
   std::vector<int> available(n, -1);  // by base: the stage from which the tensor can be read
   std::vector<int> written(n, -1);    // by base: the last stage that writes it
   available[input_] = written[input_] = 0;
+  std::vector<std::vector<bool>> filled(n);  // by base: the channels that hold something
+  filled[input_].assign(plan_.tensor(input_).channels, true);
   outlives_.assign(n, false);
   first_.assign(n, -1);
   last_.assign(n, -1);
@@ -43,8 +48,10 @@ void Scheduler::assign_stages() {
     };
     for (const auto* list : {&op.frames_in, &op.vectors_in}) {
       for (const Tensor* t : *list) {
-        EARMARK_CHECK(available[t->base] >= 0, "op '", op.name, "' reads '", t->name,
-                      "', which no op before it wrote");
+        const std::vector<bool>& channels = filled[t->base];
+        const auto begin = channels.begin() + (channels.empty() ? 0 : t->offset);
+        EARMARK_CHECK(!channels.empty() && std::all_of(begin, begin + t->channels, std::identity()),
+                      "op '", op.name, "' reads '", t->name, "', which no op before it wrote");
         const bool complete = op.whole && t->kind == Kind::kFrames;
         stage = std::max(stage, complete ? written[t->base] + 1 : available[t->base]);
         touch(t->base);
@@ -57,6 +64,8 @@ void Scheduler::assign_stages() {
     const int base = op.out->base;
     EARMARK_CHECK(base != input_, "op '", op.name, "' writes the input");
     touch(base);
+    filled[base].resize(plan_.tensor(base).channels);
+    std::fill_n(filled[base].begin() + op.out->offset, op.out->channels, true);
     if (is_frame_op(op) && written[base] >= 0 && written[base] < stage) outlives_[base] = true;
     written[base] = stage;
     const int ready = stage + (is_reduction(op) ? 1 : 0);
@@ -97,6 +106,8 @@ std::vector<int> Scheduler::lengths(int length_in) const {
     if (!is_frame_op(*op)) continue;
     int& out = lengths[op->out->base];
     const int length_out = op->length_out(length);
+    EARMARK_CHECK(length_out <= kMaxFrames, "op '", op->name, "' makes ", length_out,
+                  " frames, which are too many");
     EARMARK_CHECK(out < 0 || out == length_out, "op '", op->name, "' writes ", length_out,
                   " frames into a tensor of ", out);
     out = length_out;

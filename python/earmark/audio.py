@@ -99,7 +99,7 @@ def _read_file(path: str, target_rate: int, min_samples: int) -> Audio:
         announced, channels = file.frames, file.channels
         rate = _checked_rate(path, file.samplerate)
         sink = _Sink(path, rate, target_rate, expected=announced)
-        block = np.empty((_BLOCK_SAMPLES, channels), dtype=np.float32)
+        block = np.empty((_BLOCK_SAMPLES // channels, channels), dtype=np.float32)
         damage = ""
         try:
             while len(got := file.read(dtype="float32", out=block)):

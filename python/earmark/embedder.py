@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark import modelfile
+from earmark import _C, modelfile
 from earmark.audio import read_audio
-from earmark.errors import AudioError, FormatError
+from earmark.errors import AudioError, FormatError, first_line
 from earmark.frontend import make_front_end
 from earmark.modelfile import JSON_ERRORS, ModelFile
 from earmark.plan import INPUT, OUTPUT, make_engine
@@ -23,6 +23,8 @@ Embeddings = NDArray[np.float32]
 # Recordings are read and run in groups of about ten minutes of speech: enough to keep all threads
 # busy, little enough to hold.
 _GROUP_FRAMES = 60_000
+
+_MAX_THREADS = 1024
 
 
 class Embedder:
@@ -39,27 +41,49 @@ class Embedder:
         threads: int | None = None,
         isa: str = "",
     ) -> None:
-        self._source = source if isinstance(source, ModelFile) else Path(source)
+        if isinstance(source, ModelFile):
+            self._source: Path | ModelFile = source
+            model, name = source, "model"
+        else:
+            # Absolute: another process may have another working folder.
+            self._source = Path(source).absolute()
+            model, name = modelfile.read(source), os.fspath(source)
+            self._file_bytes = self._source.stat().st_size
         self._options = {"threads": threads, "isa": isa}
-        model = source if isinstance(source, ModelFile) else modelfile.read(source)
-        name = "model" if isinstance(source, ModelFile) else os.fspath(source)
+        if threads is not None and not 1 <= threads <= _MAX_THREADS:
+            raise ValueError(f"threads is {threads}, expected 1 to {_MAX_THREADS}")
+        # Refused here, where the reason is not the file.
+        chosen_isa = isa or _C.default_isa()
         try:
-            self._engine = make_engine(model.plan, model.arrays, isa=isa, threads=threads or 0)
+            self._engine = make_engine(
+                model.plan, model.arrays, isa=chosen_isa, threads=threads or 0
+            )
             self.front_end = make_front_end(model.metadata["front_end"])
             tensors = model.plan["tensors"]
+            if tensors[INPUT].get("width", 1) != 1 or tensors[INPUT]["dtype"] != "f32":
+                raise ValueError(f"the tensor {INPUT!r} must be f32 and of width 1")
             self._features = int(tensors[INPUT]["channels"])
             self.embedding_size = int(tensors[OUTPUT]["channels"])
-            self.threshold = _threshold(model.metadata["threshold"])
+            if self.front_end.n_features != self._features:
+                raise ValueError(
+                    f"the front end makes {self.front_end.n_features} features a frame, "
+                    f"the plan takes {self._features}"
+                )
+            self.threshold = checked_threshold(model.metadata["threshold"])
         except JSON_ERRORS as error:
-            raise FormatError(f"{name}: {' '.join(str(error).split())}") from error
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise FormatError(f"{name}: {' '.join(reason.split())}") from error
         self._metadata = model.metadata
         self._stored = {key: array.nbytes for key, array in model.arrays.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"source": self._source, "options": self._options}
+        sha256 = self._metadata["sha256"]
+        return {"source": self._source, "options": self._options, "sha256": sha256}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["source"], **state["options"])  # type: ignore[misc]
+        if self._metadata["sha256"] != state["sha256"]:
+            raise FormatError(f"{state['source']}: is another model than the one that was pickled")
 
     @property
     def isa(self) -> str:
@@ -79,9 +103,9 @@ class Embedder:
     def embed(self, recordings: Any, sample_rate: int = 16000) -> Embeddings:
         """Embeddings of one recording or a list of recordings, (n, 192) float32, not normalised.
 
-        recordings: a path, a waveform (samples,) or (samples, channels), float in [-1, 1] or integer,
-        or a list of these. sample_rate: of the waveforms, in Hz; files have their own. Raises
-        AudioError, naming the recording and the value, for the first that cannot be used.
+        recordings: a path, a waveform (samples,) or (samples, channels), float in [-1, 1] or
+        integer, or a list of these. sample_rate: of the waveforms, in Hz; files have their own.
+        Raises AudioError, naming the recording and the value, for the first that cannot be used.
         """
         items = recordings if isinstance(recordings, list | tuple) else [recordings]
         rows = []
@@ -140,7 +164,7 @@ class Embedder:
         if isinstance(self._source, ModelFile):
             file_bytes = len(modelfile.to_bytes(self._source))
         else:
-            file_bytes = self._source.stat().st_size
+            file_bytes = self._file_bytes
         return {
             "family": meta["family"],
             "format_version": meta["format"],
@@ -173,7 +197,9 @@ class Embedder:
             "activation": layer["activation_stats"],
         }
 
-    def _groups(self, items: list[Any], sample_rate: int) -> Iterator[list[tuple[Array | None, str]]]:
+    def _groups(
+        self, items: list[Any], sample_rate: int
+    ) -> Iterator[list[tuple[Array | None, str]]]:
         group: list[tuple[Array | None, str]] = []
         frames = 0
         for item in items:
@@ -191,14 +217,24 @@ class Embedder:
             yield group
 
     def _front_end(self, item: Any, sample_rate: int) -> Array:
-        audio = read_audio(item, sample_rate, min_samples=self._min_samples())
+        audio = read_audio(
+            item,
+            sample_rate,
+            target_rate=self.front_end.sample_rate_hz,
+            min_samples=self._min_samples(),
+        )
         return self.front_end(audio.samples)
 
     def _min_samples(self) -> int:
         return max(self.front_end.min_samples, self.front_end.samples_of_frames(self.min_frames))
 
     def _checked(self, item: Any, index: int) -> Array:
-        features = np.ascontiguousarray(item, dtype=np.float32)
+        try:
+            # What float32 cannot hold becomes Inf and is refused as such.
+            with np.errstate(over="ignore"):
+                features = np.ascontiguousarray(item, dtype=np.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"features {index}: {first_line(error)}") from error
         if features.ndim != 2 or features.shape[1] != self._features:
             raise ValueError(
                 f"features {index}: shape {features.shape}, expected (frames, {self._features})"
@@ -212,9 +248,7 @@ class Embedder:
         return features
 
 
-def load(
-    path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None
-) -> Embedder:
+def load(path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> Embedder:
     """Load a model file.
 
     device: "cpu". threads: of the engine; the default is the physical cores this process may use.
@@ -223,14 +257,13 @@ def load(
     """
     if device != "cpu":
         raise ValueError(f"device {device!r} is not supported yet: known is cpu")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}, expected at least 1")
     return Embedder(path, threads=threads)
 
 
-def _threshold(value: Any) -> float | None:
+def checked_threshold(value: Any) -> float | None:
+    """A cosine score, or None for no threshold. Raises ValueError for anything else."""
     if value is None:
         return None
-    if isinstance(value, int | float) and -1 <= value <= 1:
+    if isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value <= 1:
         return float(value)
     raise ValueError(f"threshold is {value!r}, expected a number in [-1, 1]")

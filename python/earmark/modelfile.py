@@ -1,11 +1,13 @@
-"""The ``.earmark`` file: one safetensors file with canonical JSON and a digest (docs/file-format.md)."""
+"""The ``.earmark`` file: safetensors, canonical JSON and a digest (docs/file-format.md)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import tempfile
+import re
+import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +20,10 @@ from earmark.errors import FormatError
 FORMAT_VERSION = 1
 _NO_DIGEST = "0" * 64
 _DTYPES = {"int8", "float32"}
+# A name that JSON writes in one way only: no bit of the header can change unnoticed.
+_TENSOR_NAME = re.compile(r"[!#-\[\]-~]+")
+_STATISTICS = ("min", "max", "mean", "std")
+_MAX_PARAMETERS = 1 << 40
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -50,7 +56,7 @@ def digest(metadata: dict[str, Any], arrays: Arrays) -> str:
         array = np.ascontiguousarray(arrays[name])
         shape = ",".join(str(n) for n in array.shape)
         sha.update(f"{name} {array.dtype.name} {shape}\n".encode())
-        sha.update(array.reshape(-1).view(np.uint8))
+        sha.update(array.reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
 
 
@@ -68,18 +74,13 @@ def write(model: ModelFile, path: str | os.PathLike[str]) -> None:
     """Write a model file; an existing file is replaced at once or not at all."""
     data = to_bytes(model)
     target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as out:
+        with temporary.open("xb") as out:
             out.write(data)
-        # mkstemp makes private files; a model is as readable as any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str]) -> ModelFile:
@@ -94,35 +95,109 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
         raise FormatError(f"{os.fspath(path)}: {reason}")
 
     try:
+        # Opening a pipe could last for ever.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            refuse("not a regular file")
         with safe_open(os.fspath(path), framework="numpy") as file:
             stored = file.metadata() or {}
-            arrays: Arrays = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()
+            arrays: Arrays = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
         refuse("no such file")
+    except FormatError:
+        raise
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError, KeyError) as error:
         refuse(f"not an .earmark file: {_one_line(error)}")
     if set(stored) != {"earmark"}:
-        refuse(f"not an .earmark file: metadata keys are {sorted(stored)}, expected ['earmark']")
+        refuse(f"not an .earmark file: its metadata has the keys {_quoted(sorted(stored))}")
     try:
         metadata = json.loads(stored["earmark"], parse_constant=_no_constant)
-        if not isinstance(metadata, dict):
-            refuse("the metadata is not a JSON object")
         canonical = canonical_json(metadata)
     except (ValueError, RecursionError) as error:
         refuse(f"the metadata is not JSON: {_one_line(error)}")
+    if not isinstance(metadata, dict):
+        refuse("the metadata is not a JSON object")
     version = metadata.get("format")
-    if version != FORMAT_VERSION:
-        refuse(f"format {version!r} is not supported, expected {FORMAT_VERSION}")
+    if type(version) is not int or version != FORMAT_VERSION:
+        refuse(f"format {_quoted(version)} is not supported, expected {FORMAT_VERSION}")
     if canonical != stored["earmark"]:
         refuse("the metadata is not in canonical form")
     for name, array in arrays.items():
+        if not _TENSOR_NAME.fullmatch(name):
+            refuse(f"tensor {_quoted(name)} has a name of other characters than are allowed")
         if array.dtype.name not in _DTYPES:
-            refuse(f"tensor {name!r} is {array.dtype.name}, expected int8 or float32")
+            refuse(f"tensor {_quoted(name)} is {array.dtype.name}, expected int8 or float32")
     expected = metadata.pop("sha256", None)
     actual = digest(metadata, arrays)
     if expected != actual:
-        refuse(f"the file is damaged: sha256 is {actual[:12]}…, expected {str(expected)[:12]}…")
+        refuse(f"the file is damaged: sha256 is {actual[:12]}…, expected {_quoted(expected)}")
+    try:
+        _check(metadata)
+    except ValueError as error:
+        refuse(_one_line(error))
     return ModelFile({**metadata, "sha256": actual}, arrays)
+
+
+def _check(metadata: dict[str, Any]) -> None:
+    """Refuse metadata without a key of the format or with a value of another type there.
+
+    What the plan, the front end and the threshold say is checked by those who use them.
+    """
+    _check_fields(
+        "the metadata",
+        metadata,
+        {
+            "family": str,
+            "scheme": str,
+            "sample_rate_hz": int,
+            "front_end": dict,
+            "config": dict,
+            "parameters": int,
+            "threshold": int | float | None,
+            "plan": dict,
+            "layers": list,
+            "calibration": dict | None,
+            "measured": dict,
+        },
+    )
+    parameters = metadata["parameters"]
+    if not 1 <= parameters <= _MAX_PARAMETERS:
+        raise ValueError(f"parameters is {_quoted(parameters)}")
+    _check_fields("the plan", metadata["plan"], {"tensors": dict, "ops": list})
+    for index, layer in enumerate(metadata["layers"]):
+        _check_fields(
+            f"layer {index}",
+            layer,
+            {
+                "name": str,
+                "op": str,
+                "precision": str,
+                "parameters": int,
+                "weight_stats": dict,
+                "activation_stats": dict | None,
+            },
+        )
+        for statistics in (layer["weight_stats"], layer["activation_stats"]):
+            if statistics is not None:
+                number = dict.fromkeys(_STATISTICS, int | float)
+                _check_fields(f"the statistics of layer {index}", statistics, number)
+
+
+def _check_fields(owner: str, values: Any, fields: dict[str, Any]) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"{owner} is {_quoted(values)}, expected an object")
+    for key, kind in fields.items():
+        if key not in values:
+            raise ValueError(f"{owner}: {key!r} is missing")
+        # To Python, but not to JSON, true is a number.
+        if not isinstance(values[key], kind) or isinstance(values[key], bool):
+            raise ValueError(f"{owner}: {key!r} is {_quoted(values[key])}, of a wrong type")
+
+
+def _quoted(value: Any) -> str:
+    """The value as Python writes it, cut where it is long."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -15,6 +15,12 @@ JSON = dict[str, Any]
 INPUT = "input"
 OUTPUT = "embedding"
 
+# Far above any network. An array of one element goes for all channels, so that without limits a
+# small file could ask for any amount of memory and time.
+_MAX_TENSORS = 1 << 15
+_MAX_OPS = 1 << 13
+_MAX_CHANNELS = 1 << 22  # of all ops' outputs together
+
 
 class PlanBuilder:
     """Collects tensors, ops and their arrays; ``plan`` and ``arrays`` are what a file holds."""
@@ -35,8 +41,8 @@ class PlanBuilder:
         self.tensors[name] = {"kind": kind, "dtype": dtype, "channels": channels, **attributes}
         return name
 
-    def op(self, op: str, name: str, arrays: Arrays | None = None, **attributes: Any) -> None:
-        """Append an op; its arrays are stored as ``<name>.<role>``. Attributes of None are left out."""
+    def op(self, op: str, name: str, arrays: Arrays | None = None, /, **attributes: Any) -> None:
+        """Append an op, its arrays as ``<name>.<role>``; an attribute of None is left out."""
         for role, array in (arrays or {}).items():
             key = f"{name}.{role}"
             if key in self.arrays:
@@ -59,15 +65,26 @@ def base_of(plan: JSON, tensor: str) -> str:
 def make_engine(plan: JSON, arrays: Arrays, *, isa: str = "", threads: int = 0) -> _C.Engine:
     """Build the engine of a plan.
 
-    isa: an instruction set by name, or "" for ``EARMARK_ISA`` or else the best one. threads: 0 takes
-    the physical cores this process may use. Raises ValueError for a plan that cannot run.
+    isa: an instruction set by name, or "" for ``EARMARK_ISA`` or else the best one. threads: 0
+    takes the physical cores this process may use. Raises ValueError for a plan that cannot run.
     """
+    for key, limit in (("tensors", _MAX_TENSORS), ("ops", _MAX_OPS)):
+        if len(plan[key]) > limit:
+            raise ValueError(f"the plan has {len(plan[key])} {key}, at most {limit} are allowed")
+    written = [plan["tensors"].get(op.get("out"), {}) for op in plan["ops"]]
+    channels = sum(int(tensor.get("channels", 0)) for tensor in written)
+    if channels > _MAX_CHANNELS:
+        raise ValueError(
+            f"the plan's ops write {channels} channels, at most {_MAX_CHANNELS} are allowed"
+        )
     ops = []
-    for op in plan["ops"]:
+    for index, op in enumerate(plan["ops"]):
+        if not isinstance(op["name"], str):
+            raise ValueError(f"op {index} has no name")
         stored = {role: f"{op['name']}.{role}" for role in op["arrays"]}
         missing = [name for name in stored.values() if name not in arrays]
         if missing:
-            raise ValueError(f"op {op['name']!r} needs the array {missing[0]!r}, which is not there")
+            raise ValueError(f"op {op['name']!r}: the array {missing[0]!r} is not there")
         ops.append({**op, "arrays": {role: arrays[name] for role, name in stored.items()}})
     return _C.Engine(plan["tensors"], ops, isa=isa, threads=threads)
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from earmark import modelfile
-from earmark.embedder import Embedder
+from earmark.embedder import Embedder, checked_threshold
 from earmark.modelfile import ModelFile
 
 
@@ -29,18 +29,21 @@ class QuantizedEcapa(torch.nn.Module):
         self._model = ModelFile({**metadata, "sha256": digest}, model.arrays)
         self.embedder = Embedder(self._model)
 
-    def forward(
-        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, feats: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings (batch, 1, 192) of features (batch, time, 80).
 
-        lengths: relative, in (0, 1]; frames behind an item's length are not looked at at all, so that
-        each item has the embedding it has alone.
+        lengths: relative, in (0, 1]; frames behind an item's length are not looked at at all, so
+        that each item has the embedding it has alone.
         """
         items = feats.detach().cpu().float().numpy()
         if lengths is None:
             rows = self.embedder.embed_features(list(items))
         else:
+            # Written so that NaN is refused too.
+            if lengths.shape != items.shape[:1] or not bool(((lengths > 0) & (lengths <= 1)).all()):
+                raise ValueError(
+                    f"lengths must be ({len(items)},), in (0, 1], got {lengths.tolist()}"
+                )
             frames = [max(1, round(float(n) * items.shape[1])) for n in lengths]
             rows = self.embedder.embed_features(
                 [item[:n] for item, n in zip(items, frames, strict=True)]
@@ -60,7 +63,12 @@ class QuantizedEcapa(torch.nn.Module):
         """Write the ``.earmark`` file.
 
         threshold: cosine score from which two recordings count as one speaker. measured: figures
-        measured on this model, kept in the file and shown by ``earmark info``.
+        measured on this model, kept in the file and shown by ``earmark info``. Raises ValueError
+        for a threshold outside [-1, 1].
         """
-        metadata = {**self._model.metadata, "threshold": threshold, "measured": measured or {}}
+        metadata = {
+            **self._model.metadata,
+            "threshold": checked_threshold(threshold),
+            "measured": measured or {},
+        }
         modelfile.write(ModelFile(metadata, self._model.arrays), Path(path))

@@ -24,10 +24,9 @@ from earmark.cli._output import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from earmark import Embedder
     from earmark.cli._output import Subparsers
+    from earmark.nn import EcapaTdnn
     from earmark.trials import Trials
 
 
@@ -49,8 +48,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--calibrate",
         metavar="DIR|LIST",
-        required=True,
-        help="recordings whose activations set the ranges: a folder, or a list of one path a line",
+        help="recordings whose activations set the ranges: a folder, or a list of one path a line "
+        "(fp32 needs none)",
     )
     parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="file to write")
     parser.add_argument("--scheme", metavar="S", default="int8", help="int8 (default) or fp32")
@@ -79,7 +78,12 @@ def run(args: argparse.Namespace) -> int:
     if (args.trials is None) != (args.root is None):
         raise CommandError("--trials and --root are given together or not at all")
     trials = read_both_classes(args.trials, args.root) if args.trials else None
-    recordings = read_recordings(args.calibrate)
+    if args.scheme == "fp32":
+        recordings = []
+    elif args.calibrate is None:
+        raise CommandError(f"scheme {args.scheme} needs --calibrate")
+    else:
+        recordings = read_recordings(args.calibrate)
     net = load_checkpoint(args.checkpoint, args.family)
     with atomic_output(args.output) as temporary:
         with progress_callback(args, "calibrate") as progress:
@@ -127,7 +131,7 @@ def _precisions(text: str) -> dict[str, str]:
 
 
 def _measure(
-    args: argparse.Namespace, net: torch.nn.Module, model: Embedder, trials: Trials
+    args: argparse.Namespace, net: EcapaTdnn, model: Embedder, trials: Trials
 ) -> tuple[float, dict[str, Any]]:
     """Threshold of the equal error rate, and what the model and its FP32 form do on the trials."""
     import earmark
@@ -159,7 +163,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         f"{result['output']}: {result['scheme']}, {result['parameters']:,} parameters, "
         f"{result['file_bytes']:,} bytes, {100 * result['size_fraction']:.2f} % of float32"
     )
-    yield f"calibrated on {result['calibration_recordings']} recordings"
+    if result["calibration_recordings"]:
+        yield f"calibrated on {result['calibration_recordings']} recordings"
     measured = result["measured"]
     if measured:
         yield (

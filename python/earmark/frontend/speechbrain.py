@@ -26,9 +26,9 @@ _MIN_POWER = 1e-10
 _TOP_DB = 80.0
 _MAX_MELS = 400  # more filters than the spectrum can tell apart make no sense
 
-# Frames computed at once: the float64 intermediates (1.6 MB) stay in the cache, and do not grow
-# with the recording.
-_CHUNK_FRAMES = 256
+# Frames computed at once: the float64 intermediates (0.2 MB each) stay in the cache and do not grow
+# with the recording. 3 s took 1.5 ms; 2.3 ms with 256.
+_CHUNK_FRAMES = 64
 
 # Rows of one matrix product. BLAS keeps products this small on the calling thread; 256 rows at once
 # took 12 ms instead of 0.26 ms on two cores that were busy otherwise.

@@ -6,8 +6,8 @@ layers as the toolkit does. Three things the plan does and the plain network doe
 * the outputs of the three SE-Res2 blocks are views of one tensor, so that the concatenation before
   the MFA layer costs nothing; the stem's output rests in the third block's place until that block
   overwrites it;
-* the Res2 chain works in place on the first layer's output, its channels permuted so that no copy is
-  needed: see ``_res2``;
+* the Res2 chain works in place on the first layer's output, its channels permuted so that no copy
+  is needed: see ``_res2``;
 * mean and standard deviation of the attention's input are constant in time: their part of the
   attention's first layer becomes a bias computed once a recording.
 """
@@ -84,7 +84,9 @@ class _Lowering:
         self._tdnn(f"{name}.tdnn2", after, excited, 1, 1, order_in=order_after)
         gate = self._squeeze_excitation(f"{name}.se_block", excited)
         out = self._slot(f"{name}.out", index - 1)
-        b.op("add_f32", f"{name}.residual", **{"in": excited}, residual=previous, gate=gate, out=out)
+        b.op(
+            "add_f32", f"{name}.residual", **{"in": excited}, residual=previous, gate=gate, out=out
+        )
         return out
 
     def _res2(self, name: str, chain: str, chunk: int, kernel: int, dilation: int) -> None:
@@ -92,7 +94,8 @@ class _Lowering:
 
         A convolution cannot write where it reads. Chunks from the second on are read from a sum, so
         their results take their own place; chunk 1 is read directly, and its result goes behind all
-        others. The chunks that the next layer reads, 0, 2, ..., 7 and the new 1, are then neighbours.
+        others. The chunks that the next layer reads, 0, 2, ..., 7 and the new 1, are neighbours
+        then.
         """
         b, scale = self.builder, self.config.res2_scale
         before = ""
@@ -142,7 +145,12 @@ class _Lowering:
         offset = self._get("asp.tdnn.conv.conv.bias")
         context = b.tensor("asp.context", "vector", "f32", 2 * width)
         b.op(
-            "stats_f32", "asp.stats", **{"in": frames}, out=context, std=True, min_variance=_MIN_VARIANCE
+            "stats_f32",
+            "asp.stats",
+            **{"in": frames},
+            out=context,
+            std=True,
+            min_variance=_MIN_VARIANCE,
         )
         bias = b.tensor("asp.bias", "vector", "f32", config.attention_channels)
         b.op(

@@ -32,11 +32,11 @@ def quantize(
 ) -> QuantizedEcapa:
     """Quantize a network; the result is called as the network is, and saved with ``save(path)``.
 
-    net: as ``load_checkpoint`` returns it. calibration: waveforms at the network's sample rate or paths
-    (each as ``Embedder.embed`` takes it); the range of every activation is set by what they show. Not
-    used with scheme "fp32". scheme: "int8" or "fp32". precision: layers that keep another precision,
-    by name or leading part of a name, such as ``{"blocks.2": "fp32"}``. observer: "minmax" or
-    "percentile". progress: called with (done, total) recordings.
+    net: as ``load_checkpoint`` returns it. calibration: waveforms at the network's sample rate or
+    paths (each as ``Embedder.embed`` takes it); the range of every activation is set by what they
+    show. Not used with scheme "fp32". scheme: "int8" or "fp32". precision: layers that keep another
+    precision, by name or leading part of a name, such as ``{"blocks.2": "fp32"}``. observer:
+    "minmax" or "percentile". progress: called with (done, total) recordings.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
@@ -96,8 +96,12 @@ def _features(
 ) -> Iterator[Any]:
     from earmark.audio import read_audio
 
+    rate = net.front_end.sample_rate_hz
+    min_samples = net.front_end.samples_of_frames(net.config.min_frames)
     for done, item in enumerate(items, 1):
-        audio = read_audio(item, min_samples=net.front_end.min_samples)
+        audio = read_audio(
+            item, rate, target_rate=rate, min_samples=min_samples, name=f"recording {done - 1}"
+        )
         yield net.front_end(audio.samples)
         if progress is not None:
             progress(done, len(items))

@@ -13,7 +13,8 @@ Array = NDArray[Any]
 def quantize_weights(weight: Array) -> tuple[Array, Array]:
     """Round to the nearest multiple of max|w| / 127 of each output channel.
 
-    weight: float, (out, ...). Returns (int8 of the same shape in [-127, 127], float32 scales (out,)).
+    weight: float, (out, ...). Returns int8 of the same shape in [-127, 127] and float32 scales
+    (out,).
     """
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
