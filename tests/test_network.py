@@ -13,11 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import LARGE, SMALL, int8_plan, random_features, random_int8_plan, random_state
 from numpy.typing import NDArray
-from oracle import network
-from paths import CHECKPOINT, dev_recordings, needs_data
-from plans import equal_bits
 
 from earmark import _C
 from earmark.families import load_checkpoint
@@ -26,6 +22,10 @@ from earmark.lowering.ecapa import lower_ecapa
 from earmark.nn import EcapaTdnn
 from earmark.nn.config import EcapaConfig
 from earmark.plan import OUTPUT, PlanBuilder, make_engine
+from networks import LARGE, SMALL, int8_plan, random_features, random_int8_plan, random_state
+from oracle import network
+from paths import CHECKPOINT, dev_recordings, needs_data
+from plans import equal_bits
 
 Array = NDArray[Any]
 

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from arrays import PWL_BREAKPOINTS, pwl_arrays, random_f32, random_s8, random_weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from arrays import PWL_BREAKPOINTS, pwl_arrays, random_f32, random_s8, random_weight
+from earmark import _C
+from earmark.plan import INPUT, OUTPUT, PlanBuilder, make_engine
 from oracle import network, ops
 from plans import (
     Array,
@@ -26,9 +29,6 @@ from plans import (
     view,
     with_extremes,
 )
-
-from earmark import _C
-from earmark.plan import INPUT, OUTPUT, PlanBuilder, make_engine
 
 each_isa = pytest.mark.parametrize("isa", _C.available_isas())
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from arrays import PWL_BREAKPOINTS, pwl_arrays, random_f32, random_s8, random_weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from arrays import PWL_BREAKPOINTS, pwl_arrays, random_f32, random_s8, random_weight
 from oracle import ops
 
 Array = ops.Array

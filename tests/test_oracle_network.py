@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import SMALL, random_features, random_int8_plan
-from oracle import network, ops
 from safetensors.numpy import save_file
 
 from earmark.plan import PlanBuilder
+from networks import SMALL, random_features, random_int8_plan
+from oracle import network, ops
 
 
 @pytest.fixture(scope="module")

@@ -46,19 +46,6 @@ EARMARK_FN void tile(const ConvCallF32& call, const float* const* rows, const fl
   });
 }
 
-template <int kRows>
-EARMARK_FN void rest(const ConvCallF32& call, int row, int n, const float* weights, int channel,
-                     const EpilogueF32& e, float* out, ptrdiff_t out_stride) {
-  if constexpr (kRows > 0) {
-    if (n == kRows) {
-      tile<kRows>(call, call.rows + static_cast<ptrdiff_t>(row) * call.taps, weights, channel, e,
-                  out + row * out_stride, out_stride);
-    } else {
-      rest<kRows - 1>(call, row, n, weights, channel, e, out, out_stride);
-    }
-  }
-}
-
 }  // namespace
 
 void conv_f32(const ConvCallF32& call, const EpilogueF32& e, float* out, ptrdiff_t out_stride) {
@@ -66,12 +53,15 @@ void conv_f32(const ConvCallF32& call, const EpilogueF32& e, float* out, ptrdiff
   for (int p = call.panel_begin; p < call.panel_end; ++p) {
     const float* weights =
         call.weights + static_cast<ptrdiff_t>(p) * call.taps * call.c_in_padded * kPanel;
+    const auto rows = [&](int r) { return call.rows + static_cast<ptrdiff_t>(r) * call.taps; };
     int r = 0;
     for (; r + kTileRows <= call.n_rows; r += kTileRows) {
-      tile<kTileRows>(call, call.rows + static_cast<ptrdiff_t>(r) * call.taps, weights, p * kPanel,
-                      e, out + r * out_stride, out_stride);
+      tile<kTileRows>(call, rows(r), weights, p * kPanel, e, out + r * out_stride, out_stride);
     }
-    rest<kTileRows - 1>(call, r, call.n_rows - r, weights, p * kPanel, e, out, out_stride);
+    with_index<kTileRows - 1>(
+        call.n_rows - r, EARMARK_UNROLLED(rest) {
+          tile<rest.value>(call, rows(r), weights, p * kPanel, e, out + r * out_stride, out_stride);
+        });
   }
 }
 

@@ -117,25 +117,10 @@ EARMARK_FN void for_each_tile(const ConvCallS8& call, const Tile& tile) {
     for (; r + kTileRows <= call.n_rows; r += kTileRows) {
       tile.template run<kTileRows>(x + r * depth, depth, r, p * kPanel, weights);
     }
-    switch (call.n_rows - r) {
-      case 5:
-        tile.template run<5>(x + r * depth, depth, r, p * kPanel, weights);
-        break;
-      case 4:
-        tile.template run<4>(x + r * depth, depth, r, p * kPanel, weights);
-        break;
-      case 3:
-        tile.template run<3>(x + r * depth, depth, r, p * kPanel, weights);
-        break;
-      case 2:
-        tile.template run<2>(x + r * depth, depth, r, p * kPanel, weights);
-        break;
-      case 1:
-        tile.template run<1>(x + r * depth, depth, r, p * kPanel, weights);
-        break;
-      default:
-        break;
-    }
+    with_index<kTileRows - 1>(
+        call.n_rows - r, EARMARK_UNROLLED(rest) {
+          tile.template run<rest.value>(x + r * depth, depth, r, p * kPanel, weights);
+        });
   }
 }
 

@@ -101,25 +101,9 @@ EARMARK_FN void for_each_tile(const ConvCallS8& call, const Tile& tile) {
     for (; r + kTileRows <= call.n_rows; r += kTileRows) {
       tile.template run<kTileRows>(r, p * kPanel, weights);
     }
-    switch (call.n_rows - r) {
-      case 5:
-        tile.template run<5>(r, p * kPanel, weights);
-        break;
-      case 4:
-        tile.template run<4>(r, p * kPanel, weights);
-        break;
-      case 3:
-        tile.template run<3>(r, p * kPanel, weights);
-        break;
-      case 2:
-        tile.template run<2>(r, p * kPanel, weights);
-        break;
-      case 1:
-        tile.template run<1>(r, p * kPanel, weights);
-        break;
-      default:
-        break;
-    }
+    with_index<kTileRows - 1>(
+        call.n_rows - r,
+        EARMARK_UNROLLED(rest) { tile.template run<rest.value>(r, p * kPanel, weights); });
   }
 }
 

@@ -28,6 +28,18 @@ EARMARK_FN void unroll(const Body& body) {
   unroll_from<0, kCount>(body);
 }
 
+// body(Index<n>{}) for 1 <= n <= kMax; nothing for 0.
+template <int kMax, class Body>
+EARMARK_FN void with_index(int n, const Body& body) {
+  if constexpr (kMax > 0) {
+    if (n == kMax) {
+      body(Index<kMax>{});
+    } else {
+      with_index<kMax - 1>(n, body);
+    }
+  }
+}
+
 }  // namespace earmark
 
 #define EARMARK_UNROLLED(name) [&](auto name) __attribute__((always_inline))

@@ -52,7 +52,6 @@ class Embedder:
         self._options = {"threads": threads, "isa": isa}
         if threads is not None and not 1 <= threads <= _MAX_THREADS:
             raise ValueError(f"threads is {threads}, expected 1 to {_MAX_THREADS}")
-        # Refused here, where the reason is not the file.
         chosen_isa = isa or _C.default_isa()
         try:
             self._engine = make_engine(
@@ -71,6 +70,8 @@ class Embedder:
                 )
             self.threshold = checked_threshold(model.metadata["threshold"])
         except JSON_ERRORS as error:
+            if chosen_isa not in _C.available_isas():  # the file is not at fault
+                raise
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise FormatError(f"{name}: {' '.join(reason.split())}") from error
         self._metadata = model.metadata

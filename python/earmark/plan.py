@@ -71,7 +71,7 @@ def make_engine(plan: JSON, arrays: Arrays, *, isa: str = "", threads: int = 0) 
     for key, limit in (("tensors", _MAX_TENSORS), ("ops", _MAX_OPS)):
         if len(plan[key]) > limit:
             raise ValueError(f"the plan has {len(plan[key])} {key}, at most {limit} are allowed")
-    written = [plan["tensors"].get(op.get("out"), {}) for op in plan["ops"]]
+    written = [plan["tensors"].get(op["out"], {}) for op in plan["ops"]]
     channels = sum(int(tensor.get("channels", 0)) for tensor in written)
     if channels > _MAX_CHANNELS:
         raise ValueError(

@@ -1,0 +1,324 @@
+// Random small plans: every op, sizes around the edges of the tiles, values at the ends of their
+// ranges.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/check.h"
+#include "engine/plan.h"
+
+namespace earmark {
+
+// The standard distributions differ between libraries; these give the same plans everywhere.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : bits_(seed) {}
+
+  int below(int n) { return static_cast<int>(bits_() % n); }
+  bool one_in(int n) { return below(n) == 0; }
+  int pick(std::initializer_list<int> values) {
+    return values.begin()[below(static_cast<int>(values.size()))];
+  }
+  // Mean 0, standard deviation `scale`, at most 3.5 of them.
+  float real(float scale) {
+    int sum = 0;
+    for (int i = 0; i < 4; ++i) sum += below(4096);
+    return static_cast<float>(sum - 8190) / 2365.0f * scale;
+  }
+
+ private:
+  std::mt19937_64 bits_;
+};
+
+// Of a convolution, along time or width.
+struct Geometry {
+  int kernel = 1, stride = 1, dilation = 1, padding = 0;
+
+  int out(int n) const { return (n + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1; }
+};
+
+struct Frames {
+  std::string name;
+  int channels, width, length;
+};
+
+// Two layers of two convolutions side by side, with a residual or without, then pooling and a dense
+// layer; all in int8 or all in float32. Sizes lie around the tiles' edges.
+class RandomPlan {
+ public:
+  RandomPlan(uint64_t seed, bool int8) : int8_(int8), random_(seed) {
+    // Small enough for an emulator.
+    const int width = random_.pick({1, 1, 1, 3});
+    const int frames = random_.pick({1, 5, 6, 7, 11, 12, 13, width == 1 ? 97 : 9});
+    const int channels = edge();
+    input = {"input", channels, width, frames};
+    tensor("input", Kind::kFrames, DType::kF32, channels).width = width;
+    for (int i = 0; i < channels * width * frames; ++i) samples.push_back(random_.real(1));
+    Frames x = int8_ ? quantize(input) : input;
+    for (int layer = 0; layer < 2; ++layer) x = residual_layer(x);
+    const std::string pooled = x.width == 1 && !random_.one_in(3) ? attentive_pool(x) : stats(x);
+    dense(pooled, "embedding", edge(), 1);
+  }
+
+  std::vector<TensorDesc> tensors;
+  std::vector<OpDesc> ops;
+  std::map<std::string, std::string> kernels;  // by op: the kernel that has to run last in it
+  Frames input;
+  std::vector<float> samples;
+  bool is_int8() const { return int8_; }
+
+ private:
+  int edge() { return random_.pick({1, 3, 4, 15, 16, 17, 63, 64, 65, 130}); }
+  int zero_point() { return random_.pick({-128, -3, 0, 127}); }
+  DType dtype() const { return int8_ ? DType::kS8 : DType::kF32; }
+  std::string unique(const char* stem) { return concat(stem, tensors.size()); }
+
+  TensorDesc& tensor(const std::string& name, Kind kind, DType dtype, int channels) {
+    TensorDesc& t = tensors.emplace_back();
+    t.name = name;
+    t.kind = kind;
+    t.dtype = dtype;
+    t.channels = channels;
+    if (dtype == DType::kS8) t.zero_point = zero_point();
+    return t;
+  }
+  OpDesc& op(const std::string& kind, const std::string& kernel, const std::string& in,
+             const std::string& out) {
+    OpDesc& o = ops.emplace_back();
+    o.op = kind;
+    o.name = concat("op", ops.size());
+    o.in = in;
+    o.out = out;
+    kernels[o.name] = kernel;
+    return o;
+  }
+  std::string suffixed(const char* op) const { return concat(op, int8_ ? "_s8" : "_f32"); }
+
+  void array(OpDesc& o, const char* role, const std::vector<float>& values,
+             std::vector<int64_t> shape = {}) {
+    if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
+    o.arrays[role] = {floats_.emplace_back(values).data(), DType::kF32, shape};
+  }
+  void bytes(OpDesc& o, const char* role, int low, const std::vector<int64_t>& shape) {
+    std::vector<int8_t>& values = bytes_.emplace_back();
+    int64_t size = 1;
+    for (const int64_t n : shape) size *= n;
+    for (int64_t i = 0; i < size; ++i) {
+      values.push_back(static_cast<int8_t>(random_.one_in(5) ? random_.pick({low, 127})
+                                                             : low + random_.below(128 - low)));
+    }
+    o.arrays[role] = {values.data(), DType::kS8, shape};
+  }
+  std::vector<float> reals(int n, float scale, bool extremes = false) {
+    std::vector<float> values;
+    for (int i = 0; i < n; ++i) values.push_back(random_.real(scale));
+    // The ends of what may be stored.
+    const float ends[] = {0x1p-126f, -0x1p-126f, 0x1p40f, -0x1p40f, 0.0f};
+    for (float& v : values) {
+      if (extremes && random_.one_in(12)) v = ends[random_.below(5)];
+    }
+    return values;
+  }
+  // Weights and epilogue of a layer whose sums of `depth` products should come to about `spread`.
+  void weights(OpDesc& o, const std::vector<int64_t>& shape, int depth, float spread) {
+    const int channels = static_cast<int>(shape[0]);
+    const float root = std::sqrt(static_cast<float>(depth));
+    if (int8_) {
+      bytes(o, "weight", -127, shape);
+    } else {
+      array(o, "weight", reals(channels * depth, spread / root), shape);
+    }
+    std::vector<float> rows;
+    int count = 0;
+    const auto row = [&](float scale) {
+      const std::vector<float> values = reals(channels, scale, int8_);
+      rows.insert(rows.end(), values.begin(), values.end());
+      ++count;
+    };
+    if (int8_) row(spread / (6000 * root));
+    row(spread / 2);
+    if (random_.one_in(2)) {
+      row(1);
+      row(spread / 2);
+    }
+    array(o, "epilogue", rows, {count, channels});
+  }
+
+  Frames quantize(const Frames& x) {
+    const Frames q = {unique("q"), x.channels, x.width, x.length};
+    tensor(q.name, Kind::kFrames, DType::kS8, q.channels).width = q.width;
+    OpDesc& o = op("quantize_s8", "quantize_s8", x.name, q.name);
+    array(o, "multiplier", reals(q.channels, 80, true));
+    array(o, "offset", reals(q.channels, 40, true));
+    tensor(q.name + ".real", Kind::kFrames, DType::kF32, q.channels).width = q.width;
+    array(op("dequantize_f32", "dequantize_f32", q.name, q.name + ".real"), "multiplier",
+          reals(1, 1));
+    return q;
+  }
+
+  // A vector of the recording, for gates and biases.
+  std::string context(const Frames& x, int channels, float scale) {
+    const std::string out = unique("context");
+    dense(stats(x), out, channels, scale);
+    return out;
+  }
+
+  std::string stats(const Frames& x) {
+    const std::string out = unique("stats");
+    tensor(out, Kind::kVector, DType::kF32, 2 * x.channels);
+    OpDesc& o = op(suffixed("stats"), suffixed("stats"), x.name, out);
+    o.integers["std"] = {1};
+    o.numbers["min_variance"] = 0.01;
+    if (int8_) array(o, "multiplier", reals(x.channels, 0.02f));
+    return out;
+  }
+
+  void dense(std::string in, const std::string& out, int channels, float scale) {
+    int size = 0;
+    for (const TensorDesc& t : tensors) size = t.name == in ? t.channels : size;
+    if (int8_) {
+      tensor(in + ".s8", Kind::kVector, DType::kS8, size);
+      OpDesc& o = op("quantize_s8", "quantize_s8", in, in + ".s8");
+      array(o, "multiplier", reals(size, 50, true));
+      array(o, "offset", reals(size, 40, true));
+      in += ".s8";
+    }
+    tensor(out, Kind::kVector, DType::kF32, channels);
+    OpDesc& o = op(suffixed("dense"), int8_ ? "conv_acc_s8" : "conv_f32", in, out);
+    const bool table = int8_ && random_.one_in(2);
+    weights(o, {channels, size}, size, table ? 100 : scale);
+    if (table) array(o, "table", reals(256, scale));
+    if (!int8_ && random_.one_in(2)) o.words["activation"] = random_.one_in(2) ? "relu" : "sigmoid";
+    if (int8_) o.integers["relu"] = {random_.below(2)};
+  }
+
+  Geometry axis(int size, int kernel) {
+    Geometry g = {kernel, random_.pick({1, 1, 2}), 1 + random_.below(4), 0};
+    const int reach = g.dilation * (kernel - 1);
+    g.padding = random_.pick({reach / 2, reach / 2, reach, 0});
+    if (size + 2 * g.padding <= reach) g.padding = reach;
+    return g;
+  }
+
+  // Writes x through a convolution into the frames tensor `out`, or into channels of it.
+  void conv(const Frames& x, const Frames& y, const Geometry& time, const Geometry& width,
+            bool table) {
+    const std::string bias = random_.one_in(4) ? context(x, y.channels, int8_ ? 40 : 1) : "";
+    const bool tanh = table && !int8_;
+    OpDesc& o = op(suffixed("conv"),
+                   table && int8_ ? "table_s8"
+                   : tanh         ? "tanh_f32"
+                                  : suffixed("conv"),
+                   x.name, y.name);
+    o.bias = bias;
+    o.integers = {{"kernel", {time.kernel, width.kernel}},
+                  {"stride", {time.stride, width.stride}},
+                  {"dilation", {time.dilation, width.dilation}},
+                  {"padding", {time.padding, width.padding}},
+                  {"relu", {random_.below(2)}}};
+    const bool reflect = time.padding < x.length && width.padding < x.width && random_.one_in(2);
+    o.words["pad_mode"] = reflect ? "reflect" : "zero";
+    const int entries = random_.pick({2, 16, 256, 1024});
+    weights(o, {y.channels, time.kernel, width.kernel, x.channels},
+            time.kernel * width.kernel * x.channels,
+            !int8_  ? 1.0f
+            : table ? entries / 3.0f
+                    : 80.0f);
+    if (table && int8_) bytes(o, "table", -128, {entries});
+    if (tanh) o.words["activation"] = "tanh";
+    if (int8_ && random_.one_in(2)) bytes(o, "input_zero", -128, {x.channels});
+  }
+
+  // Parts side by side show whether a kernel writes past its channels: what stands there is read
+  // later.
+  Frames residual_layer(const Frames& x) {
+    const Geometry time = axis(x.length, random_.pick({1, 3, 5}));
+    const Geometry width = axis(x.width, x.width == 1 ? 1 : random_.pick({1, 3}));
+    Frames y = {unique("y"), 0, width.out(x.width), time.out(x.length)};
+    const int parts[] = {edge(), edge()};
+    y.channels = parts[0] + parts[1];
+    tensor(y.name, Kind::kFrames, dtype(), y.channels).width = y.width;
+    const int first = random_.below(2);
+    for (const int part : {first, 1 - first}) {
+      const Frames view = {unique("part"), parts[part], y.width, y.length};
+      TensorDesc& t = tensor(view.name, Kind::kFrames, dtype(), view.channels);
+      t.width = view.width;
+      t.of = y.name;
+      t.offset = part == 0 ? 0 : parts[0];
+      conv(x, view, time, width, random_.one_in(3));
+    }
+    if (random_.one_in(4)) return y;
+    const Frames r = {unique("r"), y.channels, y.width, y.length};
+    tensor(r.name, Kind::kFrames, dtype(), r.channels).width = r.width;
+    conv(x, r, time, width, false);
+    const std::string gate = random_.one_in(2) ? context(y, y.channels, 1) : "";
+    const Frames sum = {unique("sum"), y.channels, y.width, y.length};
+    TensorDesc& t = tensor(sum.name, Kind::kFrames, dtype(), sum.channels);
+    t.width = sum.width;
+    if (random_.one_in(2)) t.of = y.name;  // in place
+    OpDesc& o = op(suffixed("add"), suffixed("add"), y.name, sum.name);
+    o.residual = r.name;
+    o.gate = gate;
+    if (int8_) {
+      array(o, "multiplier", reals(y.channels, 1, true));
+      array(o, "residual_multiplier", reals(1, 1));
+    }
+    return sum;
+  }
+
+  std::string attentive_pool(const Frames& x) {
+    const Frames hidden = {unique("hidden"), edge(), 1, x.length};
+    tensor(hidden.name, Kind::kFrames, dtype(), hidden.channels);
+    conv(x, hidden, {}, {}, true);
+    const bool pwl = int8_ && random_.one_in(2);
+    const std::string out = unique("pool");
+    tensor(out, Kind::kVector, DType::kF32, 2 * x.channels);
+    OpDesc& o = op(suffixed("attentive_pool"), pwl ? "pwl_moments_s8" : suffixed("softmax_moments"),
+                   hidden.name, out);
+    o.values = x.name;
+    o.numbers["min_variance"] = 0.01;
+    const float root = std::sqrt(static_cast<float>(hidden.channels));
+    if (!int8_) {
+      array(o, "weight", reals(x.channels * hidden.channels, 3 / root),
+            {x.channels, hidden.channels});
+      array(o, "epilogue", reals(x.channels, 1), {1, x.channels});
+      return out;
+    }
+    bytes(o, "weight", -127, {x.channels, hidden.channels});
+    std::vector<float> multiplier = reals(x.channels, 3 / (6000 * root), true);
+    for (float& m : multiplier) m = std::max(std::fabs(m), 0x1p-126f);
+    array(o, "multiplier", multiplier);
+    array(o, "value_multiplier", reals(x.channels, 0.02f));
+    if (!pwl) return out;
+    o.words["softmax"] = "pwl";
+    array(o, "offset", reals(x.channels, 1));
+    // Chords of 2^24 * exp(v - 4), constant outside.
+    const std::vector<float> points = {-4, -1.5f, 0.5f, 2, 4};
+    const auto height = [](float v) { return 0x1p24f * std::exp(v - 4); };
+    std::vector<float> slopes = {0}, intercepts = {height(points[0])};
+    for (size_t i = 0; i + 1 < points.size(); ++i) {
+      slopes.push_back((height(points[i + 1]) - height(points[i])) / (points[i + 1] - points[i]));
+      intercepts.push_back(height(points[i]) - slopes.back() * points[i]);
+    }
+    slopes.push_back(0);
+    intercepts.push_back(0x1p24f);
+    array(o, "breakpoints", points);
+    array(o, "slopes", slopes);
+    array(o, "intercepts", intercepts);
+    array(o, "bounds", {1, 0x1p24f});
+    return out;
+  }
+
+  bool int8_;
+  Random random_;
+  std::deque<std::vector<float>> floats_;
+  std::deque<std::vector<int8_t>> bytes_;
+};
+
+}  // namespace earmark
