@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from tqdm import tqdm
+
 from _models import Reference, Shape, prepare
 from _report import environment, markdown_table, write_json
 from _timing import Array, Session, Summary, Worker, WorkerError, interleave
 from peers import ENGINES
-from tqdm import tqdm
 
 T = TypeVar("T")
 

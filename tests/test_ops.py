@@ -609,11 +609,11 @@ def test_tanh_and_sigmoid_over_their_whole_range(isa: str) -> None:
     traced = engine.trace(x[:, None])[0]["out"][:, 0]
     np.testing.assert_allclose(traced, np.tanh(x.astype(np.float64)), rtol=1e-6)
 
+    x = np.ascontiguousarray(x[::9])
     b = start("f32", len(x))
     b.tensor("mean", "vector", "f32", len(x))
     b.op("stats_f32", "mean", **{"in": INPUT}, out="mean")
     b.tensor(OUTPUT, "vector", "f32", len(x))
-    # A channel's own weight would be a matrix of 5000 x 5000; the first channel goes to all.
     weight = np.zeros((len(x), len(x)), np.float32)
     np.fill_diagonal(weight, 1)
     arrays = {"weight": weight, "epilogue": np.zeros((1, len(x)), np.float32)}

@@ -346,13 +346,14 @@ def test_random_damage_does_no_harm(small: PlanBuilder) -> None:
         except (ValueError, TypeError, RuntimeError, KeyError):
             refused += 1
             continue
-        for frames in (engine.min_length, 50, 2100):
+        # Now and then in more than one chunk.
+        for frames in (engine.min_length, 50, *([2100] if ran % 16 == 0 else [])):
             if engine.why_not(frames) or engine.arena_bytes(frames) > 2**28:
                 continue
             x = random_features(frames, frames, SMALL.n_mels)
             if x.shape[1] == spoilt.tensors["input"]["channels"]:
-                first = engine.run([x, x[: max(1, frames // 2)]] if frames == 2100 else [x])[0]
-                assert first.tobytes() == engine.run([x])[0].tobytes()
+                first = engine.run([x])[0]
+                assert first.tobytes() == engine.run([x, x])[1].tobytes()
                 ran += 1
     assert refused > 200
     assert ran > 100

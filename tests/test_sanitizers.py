@@ -21,13 +21,13 @@ import earmark
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "sanitize"
 
-# Without those that need torch, speech, a large network, or a new interpreter.
+# Without those of speech, of large networks and of new interpreters.
 TESTS = (
-    "(test_ops and not f32 and not tanh) or test_plan or test_small_network or test_other_shapes "
-    "or (test_each_recording_as_if_alone and 3) or test_many_callers or test_mixed_precision"
+    "(test_ops and not whole_range) or test_plan or test_small_network or test_other_shapes "
+    "or 3-int8 or 3-mixed or test_many_callers or test_mixed_precision"
 )
 
-# Each test's process has to show that the code it runs is the instrumented one.
+# The process shows that the code it runs is the instrumented one.
 RUN = """
 import ctypes, sys
 import pytest
@@ -48,16 +48,21 @@ def tool(name: str) -> str:
     return found
 
 
-def libasan() -> str:
-    """The run-time library of the compiler that CMake takes; skips where there is none."""
+def run_time() -> str:
+    """What to load before the interpreter, which is not instrumented; skips where there is none.
+
+    libstdc++ beside it, for AddressSanitizer looks for the function that throws when it starts.
+    """
     compiler = tool(os.environ.get("CXX", "c++"))
-    done = subprocess.run(
-        [compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=False
-    )
-    path = done.stdout.strip()
-    if not os.path.isabs(path):
-        pytest.skip(f"{compiler} has no libasan.so")
-    return path
+    paths = []
+    for library in ("libasan.so", "libstdc++.so"):
+        done = subprocess.run(
+            [compiler, f"-print-file-name={library}"], capture_output=True, text=True, check=False
+        )
+        paths.append(done.stdout.strip())
+        if not os.path.isabs(paths[-1]):
+            pytest.skip(f"{compiler} has no {library}")
+    return " ".join(paths)
 
 
 def build() -> Path:
@@ -83,45 +88,32 @@ def build() -> Path:
 
 
 def test_no_sanitizer_reports_anything() -> None:
-    preload = libasan()
+    preload = run_time()
     package = build()
     site = sysconfig.get_paths()
     environment = {
         **os.environ,
-        # The interpreter itself is not instrumented, so the library has to be there first.
         "LD_PRELOAD": preload,
         # Python leaks on purpose.
-        "ASAN_OPTIONS": "detect_leaks=0:strict_string_checks=1",
+        "ASAN_OPTIONS": "detect_leaks=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONPATH": os.pathsep.join(map(str, [package, site["purelib"], site["platlib"]])),
-        "PYTHONMALLOC": "malloc",
     }
-    files = [ROOT / "tests" / f"test_{name}.py" for name in ("ops", "plan", "network")]
-    # -S: an editable install would put its own earmark first.
+    files = [f"tests/test_{name}.py" for name in ("ops", "plan", "network")]
+    # -S: an editable install would put its own earmark first. -s: reports go to stderr itself.
+    options = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-k", TESTS]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-S",
-            "-c",
-            RUN,
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            TESTS,
-            *files,
-        ],
+        [sys.executable, "-S", "-c", RUN, *options, *files],
         env=environment,
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         check=False,
     )
-    output = done.stdout[-6000:] + done.stderr[-6000:]
-    assert not re.search(r"Sanitizer|runtime error:", done.stdout + done.stderr), output
-    assert done.returncode == 0, output
+    report = re.search(r"(==\d+==|.*runtime error:).*", done.stdout + done.stderr, re.DOTALL)
+    assert report is None, report[0][:6000]
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None, output
-    assert int(passed[1]) > 200, output
+    assert passed is not None
+    assert int(passed[1]) > 300
