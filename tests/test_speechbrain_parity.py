@@ -77,7 +77,11 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def speechbrain() -> Iterator[SimpleNamespace]:
-    """The parts of speechbrain under comparison. It imports torchaudio without using it there."""
+    """The parts of speechbrain under comparison. It imports torchaudio without using it there.
+
+    Its modules are forgotten afterwards: its lazy ones raise ImportError on any attribute, and
+    hypothesis asks every loaded module for its file.
+    """
     stand_in = types.ModuleType("torchaudio")
     stand_in.__version__ = "2.13.0"
     stand_in.list_audio_backends = lambda: ["soundfile"]
@@ -94,6 +98,8 @@ def speechbrain() -> Iterator[SimpleNamespace]:
             InputNormalization=InputNormalization,
             load_hyperpyyaml=load_hyperpyyaml,
         )
+    for name in [name for name in sys.modules if name.split(".")[0] == "speechbrain"]:
+        del sys.modules[name]
 
 
 def as_encode_batch(modules: Any) -> Reference:
