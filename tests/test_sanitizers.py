@@ -1,7 +1,7 @@
 """The compiled code under AddressSanitizer and UndefinedBehaviorSanitizer.
 
 Builds the extension once more, into build/sanitize, and runs the tests of ops, hostile plans and a
-small network with it, in an interpreter of its own.
+small network with it, in an interpreter of its own; then random plans without Python.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import earmark
+from earmark import _C
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "sanitize"
@@ -65,8 +66,9 @@ def run_time() -> str:
     return " ".join(paths)
 
 
-def build() -> Path:
-    """The folder to import the instrumented package from."""
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """The folder to import the instrumented package from. Builds everything there is."""
     pybind11 = pytest.importorskip("pybind11", reason="building needs pybind11")
     configure = [
         tool("cmake"), "-S", ROOT, "-B", BUILD, "-G", "Ninja",
@@ -74,7 +76,8 @@ def build() -> Path:
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
         "-DEARMARK_SANITIZE=ON", "-DEARMARK_EMULATED_ISA=ON",
     ]  # fmt: skip
-    for command in (configure, [tool("cmake"), "--build", BUILD]):
+    targets = ["--target", "_C", "isa_agreement"]
+    for command in (configure, [tool("cmake"), "--build", BUILD, *targets]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     # The package as it is, but for the extension.
@@ -87,9 +90,14 @@ def build() -> Path:
     return package.parent
 
 
-def test_no_sanitizer_reports_anything() -> None:
+def check_report(done: subprocess.CompletedProcess[str]) -> None:
+    """Fails with what a sanitizer said."""
+    report = re.search(r"(==\d+==|.*runtime error:).*", done.stdout + done.stderr, re.DOTALL)
+    assert report is None, report[0][:6000]
+
+
+def test_no_sanitizer_reports_anything(package: Path) -> None:
     preload = run_time()
-    package = build()
     site = sysconfig.get_paths()
     environment = {
         **os.environ,
@@ -111,9 +119,17 @@ def test_no_sanitizer_reports_anything() -> None:
         timeout=900,
         check=False,
     )
-    report = re.search(r"(==\d+==|.*runtime error:).*", done.stdout + done.stderr, re.DOTALL)
-    assert report is None, report[0][:6000]
+    check_report(done)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
     assert int(passed[1]) > 300
+
+
+def test_random_plans_agree_on_every_isa(package: Path) -> None:
+    program = package.parent / "isa_agreement"
+    done = subprocess.run([program, "150"], capture_output=True, text=True, check=False)
+    check_report(done)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for isa in _C.available_isas():
+        assert re.search(rf"^{isa}: 150 plans, \d{{4}} tensors equal", done.stdout, re.MULTILINE)
