@@ -21,7 +21,11 @@ def random_s8(rng: np.random.Generator, *shape: int) -> Array:
 
 
 def random_weight(rng: np.random.Generator, *shape: int) -> Array:
-    return np.maximum(random_s8(rng, *shape), np.int8(-127))
+    """int8 weights: of any size, or bell-shaped with few large ones, as a trained layer's."""
+    if rng.random() < 0.5:
+        return np.maximum(random_s8(rng, *shape), np.int8(-127))
+    weight = np.clip(rng.normal(scale=rng.choice([15, 30]), size=shape), -127, 127)
+    return np.where(rng.random(shape) < 0.002, 127, weight).astype(np.int8)
 
 
 def random_f32(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> Array:

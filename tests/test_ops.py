@@ -215,6 +215,39 @@ def test_largest_products(isa: str, weight: int, value: int, zero: int) -> None:
     check_bits(b, np.full((13, 131), value, np.int8), isa, {"op": "conv_s8"})
 
 
+@pytest.mark.skipif("avx2" not in _C.available_isas(), reason="the processor has no AVX2")
+@pytest.mark.parametrize("c_in", [1, 3, 4, 5, 15, 16, 17, 130])
+@pytest.mark.parametrize("value", [-128, 127, None])
+def test_weights_choose_between_two_kernels(c_in: int, value: int | None) -> None:
+    """On AVX2: pairs of weights that cannot saturate, or that can if some are split, or bytes as
+    words. The pairs here are as large as a kernel takes them, or one larger.
+    """
+    rng = np.random.default_rng(c_in)
+    weight = {"whole": random_weight(rng, 19, 3, 1, c_in) // 2}  # two of them are at most 126
+    weight["whole"][:, :, :, 1::2] *= -1
+    weight["largest"] = np.full((19, 3, 1, c_in), 64, np.int8)
+    weight["largest"][:7] = -64
+    weight["split"] = weight["whole"].copy()
+    weight["split"][2, 1, 0, :4] = 127
+    weight["split"][17, 0, 0, :] = np.resize(np.array([-65, -64], np.int8), c_in)
+    weight["many"] = np.full((19, 3, 1, c_in), -127, np.int8)
+    for name, weights in weight.items():
+        b = start("s8", c_in, zero_point=5)
+        b.tensor("out", "frames", "s8", 19, zero_point=3)
+        arrays = {"weight": weights, "epilogue": epilogue_s8(rng, 19, 3 * c_in, 80, affine=True)}
+        b.op("conv_s8", "op", arrays, **{"in": INPUT}, out="out", kernel=[3, 1], padding=[1, 0])
+        finish(b, "out")
+        features = np.full((13, c_in), value or 0, np.int8)
+        if value is None:
+            features = random_s8(rng, *features.shape)
+        check_bits(b, features, "avx2", {"op": "conv_s8"})
+        _, ran = make_engine(b.plan, b.arrays, isa="avx2").trace(features)
+        paired = name != "many" or c_in == 1
+        # One group of four inputs and two halves of a panel: two splits of twelve are too many.
+        if name != "split" or c_in >= 16:
+            assert ran["op"] == f"conv_s8{'_paired' if paired else ''}/avx2"
+
+
 @each_isa
 def test_heaviest_weights(isa: str) -> None:
     # 127 * 33155 + 67 is the largest sum whose 255-fold is below 2^30.

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "core/check.h"
+#include "cpu/kernels.h"
 
 namespace earmark {
 namespace {
@@ -11,7 +12,6 @@ namespace {
 struct IsaInfo {
   Isa isa;
   const char* name;
-  bool built;
   bool (*present)();
   bool automatic;  // chosen without being asked for
 };
@@ -27,25 +27,29 @@ bool has_avx512_vnni() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vnni");
 }
-constexpr bool kX86 = true;
 #else
 bool has_avx2() { return false; }
 bool has_avx512_vnni() { return false; }
-constexpr bool kX86 = false;
 #endif
 
-#if defined(EARMARK_EMULATED_ISA)
-constexpr bool kEmulated = true;
+// Compilers that cannot build these kernels do not know the name either.
+#if defined(EARMARK_AVX_VNNI)
+bool has_avx_vnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
 #else
-constexpr bool kEmulated = false;
+bool has_avx_vnni() { return false; }
 #endif
 
-const std::array<IsaInfo, 4> kIsas = {{
-    {Isa::kScalar, "scalar", true, always, true},
-    {Isa::kAvx512VnniEmulated, "avx512_vnni_emulated", kEmulated, always, false},
-    {Isa::kAvx2, "avx2", kX86, has_avx2, true},
-    {Isa::kAvx512Vnni, "avx512_vnni", kX86, has_avx512_vnni, true},
+// The best one last.
+constexpr std::array<IsaInfo, 6> kIsas = {{
+    {Isa::kScalar, "scalar", always, true},
+    {Isa::kAvx512VnniEmulated, "avx512_vnni_emulated", always, false},
+    {Isa::kAvxVnniEmulated, "avx_vnni_emulated", has_avx2, false},
+    {Isa::kAvx2, "avx2", has_avx2, true},
+    {Isa::kAvxVnni, "avx_vnni", has_avx_vnni, true},
+    {Isa::kAvx512Vnni, "avx512_vnni", has_avx512_vnni, true},
 }};
+
+bool is_built(const IsaInfo& info) { return find_kernels(info.isa) != nullptr; }
 
 }  // namespace
 
@@ -59,7 +63,7 @@ const char* isa_name(Isa isa) {
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas;
   for (const IsaInfo& info : kIsas) {
-    if (info.built && info.present()) isas.push_back(info.isa);
+    if (is_built(info) && info.present()) isas.push_back(info.isa);
   }
   return isas;
 }
@@ -68,13 +72,14 @@ Isa find_isa(const std::string& name) {
   Isa best = Isa::kScalar;
   for (const IsaInfo& info : kIsas) {
     if (name == info.name) {
-      EARMARK_CHECK(info.built, "ISA '", name, "' is not built into this binary");
+      EARMARK_CHECK(is_built(info), "ISA '", name, "' is not built into this binary");
       EARMARK_CHECK(info.present(), "ISA '", name, "' is not supported by this processor");
       return info.isa;
     }
-    if (info.built && info.automatic && info.present()) best = info.isa;
+    if (is_built(info) && info.automatic && info.present()) best = info.isa;
   }
-  EARMARK_CHECK(name.empty(), "unknown ISA '", name, "': known are scalar, avx2, avx512_vnni");
+  EARMARK_CHECK(name.empty(), "unknown ISA '", name,
+                "': known are scalar, avx2, avx_vnni, avx512_vnni");
   return best;
 }
 

@@ -7,7 +7,14 @@
 
 namespace earmark {
 
-enum class Isa { kScalar, kAvx2, kAvx512Vnni, kAvx512VnniEmulated };
+enum class Isa {
+  kScalar,
+  kAvx2,
+  kAvxVnni,
+  kAvx512Vnni,
+  kAvxVnniEmulated,
+  kAvx512VnniEmulated,
+};
 
 const char* isa_name(Isa isa);
 

@@ -17,6 +17,15 @@ namespace earmark {
 
 inline constexpr int kReadSlack = 64;
 
+// Weights of one panel in groups of four inputs, for a kernel that sums pairs of products in int16
+// (pack_paired.h): `groups` of all the panel's channels, then `extra[j]` of its j-th 8 channels.
+struct PairedPanel {
+  const int8_t* weights;   // [groups][panel][4], [extra[0]][8][4], [extra[1]][8][4]
+  const int32_t* offsets;  // of each group, in the row's copy that holds every input in 3 pairings
+  int groups;
+  int extra[2];
+};
+
 // Rows [0, n_rows) x panels [panel_begin, panel_end) of a convolution.
 template <class T, class W>
 struct ConvCall {
@@ -28,6 +37,7 @@ struct ConvCall {
   int panel_begin;
   int panel_end;
   int c_out;
+  const PairedPanel* paired;  // [panels] instead of `weights`, or null
   void* scratch;  // n_rows * taps * c_in_padded * Packing::scratch_per_input bytes, 64-byte aligned
 };
 
@@ -117,6 +127,8 @@ struct Kernels {
                               double* s1, double* s2);
 };
 
+// Null where the ISA is not built; `kernels` throws then.
+const Kernels* find_kernels(Isa isa);
 const Kernels& kernels(Isa isa);
 
 // "op/isa" of the last kernel that this thread ran, written by the kernel itself; tests ask for it.

@@ -8,6 +8,7 @@
 #include "core/conv_shape.h"
 #include "cpu/aligned_buffer.h"
 #include "cpu/kernels.h"
+#include "cpu/pack_paired.h"
 
 namespace earmark {
 
@@ -19,10 +20,12 @@ struct PackedConv {
   Packing packing;
   int c_in_padded;
   int panels;
-  AlignedBuffer<W> weights;
+  AlignedBuffer<W> weights;             // empty if they are
+  const PairedPanel* paired = nullptr;  // here
 };
 
 struct PackedConvS8 : PackedConv<int8_t> {
+  PairedWeights pairs;
   AlignedBuffer<int32_t> initial;  // -(z + 128) * sum w, padded to kMaxPanel
 };
 

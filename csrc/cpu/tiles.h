@@ -15,10 +15,12 @@ struct Packing {
 struct Tiles {
   Packing s8;
   Packing f32;
+  Packing s8_paired = {};  // for weights that suit it (pack_paired.h), where there is a panel
 };
 
 inline constexpr Tiles kTilesScalar = {{16, 1, 1, 0}, {16, 1, 1, 0}};
-inline constexpr Tiles kTilesAvx2 = {{16, 2, 6, 2}, {16, 1, 6, 0}};
+inline constexpr Tiles kTilesAvx2 = {{16, 2, 6, 2}, {16, 1, 6, 0}, {16, 4, 6, 3}};
+inline constexpr Tiles kTilesAvxVnni = {{16, 4, 6, 0}, {16, 1, 6, 0}};
 inline constexpr Tiles kTilesAvx512Vnni = {{64, 4, 6, 0}, {32, 1, 12, 0}};
 
 // The widest panel; per-channel arrays are padded to a multiple of it.

@@ -105,13 +105,17 @@ class RandomPlan {
     if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
     o.arrays[role] = {floats_.emplace_back(values).data(), DType::kF32, shape};
   }
+  // From `low` to 127: of any size, with many at the ends, or bell-shaped.
   void bytes(OpDesc& o, const char* role, int low, const std::vector<int64_t>& shape) {
     std::vector<int8_t>& values = bytes_.emplace_back();
     int64_t size = 1;
     for (const int64_t n : shape) size *= n;
+    const bool bell = random_.one_in(2);
     for (int64_t i = 0; i < size; ++i) {
-      values.push_back(static_cast<int8_t>(random_.one_in(5) ? random_.pick({low, 127})
-                                                             : low + random_.below(128 - low)));
+      const int v = bell                ? static_cast<int>(random_.real(30))
+                    : random_.one_in(5) ? random_.pick({low, 127})
+                                        : low + random_.below(128 - low);
+      values.push_back(static_cast<int8_t>(v));
     }
     o.arrays[role] = {values.data(), DType::kS8, shape};
   }

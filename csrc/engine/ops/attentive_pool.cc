@@ -65,15 +65,7 @@ class AttentivePool : public Op {
           const int n = std::min(block, rows - first);
           if (filled != first) {
             for (int r = 0; r < n; ++r) pointers[r] = h.row<T>(first + r);
-            panel.call = {pointers,
-                          n,
-                          1,
-                          packed.c_in_padded,
-                          packed.weights.data(),
-                          p,
-                          p + 1,
-                          shape_.c_out,
-                          layout.kernel(scratch)};
+            panel.call = conv_call(packed, pointers, n, p, p + 1, layout.kernel(scratch));
             compute(panel);
             filled = first;
           }

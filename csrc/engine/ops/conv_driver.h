@@ -84,6 +84,21 @@ class ConvScratch {
   size_t kernel_;
 };
 
+template <class T, class W>
+ConvCall<T, W> conv_call(const PackedConv<W>& packed, const T* const* rows, int n_rows,
+                         int panel_begin, int panel_end, void* scratch) {
+  return {.rows = rows,
+          .n_rows = n_rows,
+          .taps = packed.shape.taps(),
+          .c_in_padded = packed.c_in_padded,
+          .weights = packed.weights.data(),
+          .panel_begin = panel_begin,
+          .panel_end = panel_end,
+          .c_out = packed.shape.c_out,
+          .paired = packed.paired,
+          .scratch = scratch};
+}
+
 // Input pointers of output positions [row_begin, row_end), counted from time position `first`:
 // [rows][taps].
 template <class T>
@@ -119,15 +134,8 @@ void run_conv(Walk& walk, const PackedConv<W>& packed, const Place& in, int widt
     const T** rows = layout.pointers(scratch);
     point_rows(packed.shape, in, width_out, range.begin, unit.row_begin, unit.row_end, zero_row,
                rows);
-    const ConvCall<T, W> call = {rows,
-                                 unit.row_end - unit.row_begin,
-                                 packed.shape.taps(),
-                                 packed.c_in_padded,
-                                 packed.weights.data(),
-                                 unit.panel_begin,
-                                 unit.panel_end,
-                                 packed.shape.c_out,
-                                 layout.kernel(scratch)};
+    const ConvCall<T, W> call = conv_call(packed, rows, unit.row_end - unit.row_begin,
+                                          unit.panel_begin, unit.panel_end, layout.kernel(scratch));
     kernel(call, unit, scratch + layout.bytes());
   });
 }

@@ -28,15 +28,8 @@ class Dense : public Op {
         (packed.panels + kPanelsPerUnit - 1) / kPanelsPerUnit, [&](int i, int thread) {
           const int panel_begin = i * kPanelsPerUnit;
           const int panel_end = std::min(panel_begin + kPanelsPerUnit, packed.panels);
-          const ConvCall<T, W> call = {&row,
-                                       1,
-                                       1,
-                                       packed.c_in_padded,
-                                       packed.weights.data(),
-                                       panel_begin,
-                                       panel_end,
-                                       shape_.c_out,
-                                       layout.kernel(walk.scratch(thread))};
+          const ConvCall<T, W> call = conv_call(packed, &row, 1, panel_begin, panel_end,
+                                                layout.kernel(walk.scratch(thread)));
           const int channel = panel_begin * packed.packing.panel;
           kernel(call, channel, std::min(panel_end * packed.packing.panel, shape_.c_out) - channel);
         });

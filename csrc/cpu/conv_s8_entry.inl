@@ -1,0 +1,76 @@
+// The two kernels of the table. The including file has defined, on top of conv_s8_tile.inl,
+//   with_source(call, body)    body(source): source.multiply<kRows>(row, panel, initial) returns
+//   the
+//                              tile of kRows rows and a panel
+
+namespace earmark::EARMARK_ISA {
+namespace {
+
+// Calls tile.run<kRows>(source, first row, panel) for all rows and panels, whole tiles first.
+template <class TileBody>
+EARMARK_FN void for_each_tile(const ConvCallS8& call, const TileBody& tile) {
+  with_source(
+      call, EARMARK_UNROLLED(source) {
+        for (int panel = call.panel_begin; panel < call.panel_end; ++panel) {
+          int row = 0;
+          for (; row + kTileRows <= call.n_rows; row += kTileRows) {
+            tile.template run<kTileRows>(source, row, panel);
+          }
+          with_index<kTileRows - 1>(
+              call.n_rows - row,
+              EARMARK_UNROLLED(rest) { tile.template run<rest.value>(source, row, panel); });
+        }
+      });
+}
+
+// Classes, not lambdas: with lambdas in their place GCC 12 keeps the accumulators twice.
+struct RequantizedTile {
+  const ConvCallS8& call;
+  const EpilogueS8& epilogue;
+  uint8_t* out;
+  ptrdiff_t out_stride;
+
+  template <int kRows, class Source>
+  EARMARK_MEMBER void run(const Source& source, int row, int panel) const {
+    const int channel = panel * kPanel;
+    const Tile<kRows> tile =
+        source.template multiply<kRows>(row, panel, epilogue.initial + channel);
+    requantize<kRows>(epilogue, channel, call.c_out, tile, out + row * out_stride, out_stride);
+  }
+};
+
+struct AccumulatorTile {
+  const ConvCallS8& call;
+  const int32_t* initial;
+  int32_t* acc;
+  ptrdiff_t acc_stride;
+
+  template <int kRows, class Source>
+  EARMARK_MEMBER void run(const Source& source, int row, int panel) const {
+    const Tile<kRows> tile = source.template multiply<kRows>(row, panel, initial + panel * kPanel);
+    int32_t* to = acc + row * acc_stride + (panel - call.panel_begin) * kPanel;
+    unroll<kRows>(EARMARK_UNROLLED(r) {
+      unroll<kVectors>(EARMARK_UNROLLED(j) {
+        store_ints(to + r.value * acc_stride + kLanes * j.value, tile.sum[r.value][j.value]);
+      });
+    });
+  }
+};
+
+}  // namespace
+
+void conv_s8(const ConvCallS8& call, const EpilogueS8& epilogue, uint8_t* out,
+             ptrdiff_t out_stride) {
+  last_kernel =
+      call.paired == nullptr ? "conv_s8/" EARMARK_ISA_NAME : "conv_s8_paired/" EARMARK_ISA_NAME;
+  for_each_tile(call, RequantizedTile{call, epilogue, out, out_stride});
+}
+
+void conv_acc_s8(const ConvCallS8& call, const int32_t* initial, int32_t* acc,
+                 ptrdiff_t acc_stride) {
+  last_kernel = call.paired == nullptr ? "conv_acc_s8/" EARMARK_ISA_NAME
+                                       : "conv_acc_s8_paired/" EARMARK_ISA_NAME;
+  for_each_tile(call, AccumulatorTile{call, initial, acc, acc_stride});
+}
+
+}  // namespace earmark::EARMARK_ISA

@@ -1,0 +1,74 @@
+// A tile of int8 convolutions of the vector ISAs: kTileRows rows x kVectors vectors of channels,
+// and its epilogue. The including file names the vector type of floats (EARMARK_VECTOR) and the
+// intrinsics' prefix (EARMARK_V), and has defined in this namespace
+//   Ints                       a vector of int32
+//   load_ints, store_ints      of unaligned memory
+//   to_ints(v)                 float32 to int32, to nearest even
+//   store_bytes(out, v, n)     the first n lanes as bytes
+// What follows it (conv_s8_entry.inl) wants to know how tiles are multiplied.
+//
+// All loops over the accumulators, zeroing and epilogue too, go through unroll.h, or they land on
+// the stack.
+#include <cstring>
+
+namespace earmark::EARMARK_ISA {
+namespace {
+
+constexpr int kTileRows = EARMARK_ISA_TILES.s8.tile_rows;
+constexpr int kPanel = EARMARK_ISA_TILES.s8.panel;
+constexpr int kLanes = sizeof(Ints) / sizeof(int32_t);
+constexpr int kVectors = kPanel / kLanes;
+
+EARMARK_FN Ints broadcast_4_bytes(const void* p) {
+  int32_t bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return EARMARK_V(set1_epi32)(bytes);
+}
+
+template <int kRowCount>
+struct Tile {
+  static constexpr int kRows = kRowCount;
+  Ints sum[kRows][kVectors];
+};
+
+template <int kRows>
+EARMARK_FN Tile<kRows> start_at(const int32_t* initial) {
+  Tile<kRows> tile;
+  unroll<kVectors>(EARMARK_UNROLLED(j) {
+    const Ints lanes = load_ints(initial + kLanes * j.value);
+    unroll<kRows>(EARMARK_UNROLLED(r) { tile.sum[r.value][j.value] = lanes; });
+  });
+  return tile;
+}
+
+// Without ReLU the floor is -Inf; without an affine the gain is 1 and the shift 0, which change no
+// bit.
+template <int kRows>
+EARMARK_FN void requantize(const EpilogueS8& e, int channel, int c_out, const Tile<kRows>& tile,
+                           uint8_t* out, ptrdiff_t out_stride) {
+  const EARMARK_VECTOR floor = EARMARK_V(set1_ps)(e.relu ? 0.0f : -__builtin_inff());
+  const EARMARK_VECTOR low = EARMARK_V(set1_ps)(static_cast<float>(-e.zero_u8));
+  const EARMARK_VECTOR high = EARMARK_V(set1_ps)(static_cast<float>(255 - e.zero_u8));
+  const Ints zero = EARMARK_V(set1_epi32)(e.zero_u8);
+  unroll<kVectors>(EARMARK_UNROLLED(j) {
+    const int c = channel + kLanes * j.value;
+    const EARMARK_VECTOR multiplier = EARMARK_V(loadu_ps)(e.multiplier + c);
+    const EARMARK_VECTOR offset = EARMARK_V(loadu_ps)(e.offset + c);
+    const EARMARK_VECTOR gain =
+        e.gain == nullptr ? EARMARK_V(set1_ps)(1.0f) : EARMARK_V(loadu_ps)(e.gain + c);
+    const EARMARK_VECTOR shift =
+        e.gain == nullptr ? EARMARK_V(set1_ps)(0.0f) : EARMARK_V(loadu_ps)(e.shift + c);
+    unroll<kRows>(EARMARK_UNROLLED(r) {
+      EARMARK_VECTOR v =
+          EARMARK_V(mul_ps)(EARMARK_V(cvtepi32_ps)(tile.sum[r.value][j.value]), multiplier);
+      v = EARMARK_V(max_ps)(EARMARK_V(add_ps)(v, offset), floor);
+      v = EARMARK_V(add_ps)(EARMARK_V(mul_ps)(v, gain), shift);
+      v = EARMARK_V(min_ps)(EARMARK_V(max_ps)(v, low), high);
+      store_bytes(out + r.value * out_stride + c, EARMARK_V(add_epi32)(to_ints(v), zero),
+                  c_out - c);
+    });
+  });
+}
+
+}  // namespace
+}  // namespace earmark::EARMARK_ISA
