@@ -24,8 +24,8 @@ class Engine:
     def profile(self, features: NDArray[Any]) -> list[dict[str, Any]]:
         """One walk, op by op: time, work and traffic, in the plan's order.
 
-        "name", "op" (its kind), "kernel" (op/isa, the one that ran last in it), "nanoseconds" (of all
-        its chunks, on all threads together), "macs" (products with weights as the op computes them:
+        "name", "op" (its kind), "kernel" (op/isa, the one that ran last in it), "nanoseconds" (from
+        begin to end, summed over chunks), "macs" (products with weights as the op computes them:
         channels that pad a tile left out, context computed twice included), "bytes" (of inputs,
         output and weights, each counted once).
         """
@@ -35,7 +35,7 @@ def default_isa() -> str: ...
 def default_threads() -> int: ...
 def last_kernel() -> str: ...
 def measure_peaks(isa: str) -> dict[str, float]:
-    """Multiply-accumulates a second of one thread, in 1e9, by the instruction set's own instructions.
+    """Multiply-accumulates a second of one thread, in 1e9, by the instruction set's instructions.
 
     "s8" (u8 x s8 into int32) and "f32", as a sum of products needs them; "s8_multiply" (AVX2 only)
     is VPMADDWD without the VPADDD that a sum needs after it. From loops that touch registers only,
