@@ -282,13 +282,20 @@ std::vector<OpProfile> Engine::profile(const Recording& recording) const {
       if (step.type == Step::Type::kRun) {
         profile.macs += op.weights() * op.uses_of_weights(walk, step.range);
         profile.bytes = bytes_touched(walk, op);
-        // The caller of a parallel loop may have come too late for a unit of its own.
         if (*last_kernel != '\0') profile.kernel = last_kernel;
       }
     }
     last_kernel = "";
     begin = Clock::now();
   });
+  // This thread may have come too late for a unit of a parallel loop; alone, it runs all of them.
+  const auto named = [](const OpProfile& profile) { return !profile.kernel.empty(); };
+  if (!std::all_of(profiles.begin(), profiles.end(), named)) {
+    prepare(*context, rt.single, recording, false);
+    take_steps(*context, [&](const Walk&, const Step& step) {
+      if (step.type == Step::Type::kRun) profiles[step.index].kernel = last_kernel;
+    });
+  }
   return profiles;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -43,10 +44,15 @@ def in_own_process(function: Any, *arguments: Any) -> Any:
 
 
 @contextmanager
-def prepared(workload: Workload, names: Iterable[str]) -> Iterator[tuple[Path, Reference]]:
-    """A folder with every file that the engines of those names load, and the network's facts."""
+def prepared(
+    workload: Workload, names: Iterable[str], *, silent: bool = False
+) -> Iterator[tuple[Path, Reference]]:
+    """A folder with every file that the engines of those names load, and the network's facts.
+
+    silent: what the libraries print about their work is thrown away.
+    """
     with tempfile.TemporaryDirectory(prefix="earmark-bench-") as folder:
-        yield Path(folder), in_own_process(prepare, workload, Path(folder), list(names))
+        yield Path(folder), in_own_process(_prepare, workload, Path(folder), list(names), silent)
 
 
 def compare(
@@ -128,6 +134,12 @@ def progress(items: Collection[T], description: str, quiet: bool = False) -> Ite
     # disable=None is tqdm's word for "only on a terminal".
     bar: Iterable[T] = tqdm(items, desc=description, leave=False, disable=quiet or None)
     return bar
+
+
+def _prepare(workload: Workload, models: Path, names: list[str], silent: bool) -> Reference:
+    if silent:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # for native code too
+    return prepare(workload, models, names)
 
 
 def _load(engine: Engine, models: Path, threads: int) -> Session:

@@ -150,7 +150,7 @@ def _compare(
     first = next(iter(result["threads"].values()))
     workload = Workload(config, first["recording"]["frames"], batch=1)
     compared: dict[str, Any] = {}
-    with prepared(workload, names) as (models, reference):
+    with prepared(workload, names, silent=True) as (models, reference):
         for threads in result["threads"]:
             measured = compare(
                 engines,
