@@ -129,13 +129,8 @@ def test_text_shows_the_machine_the_figures_and_the_ops(bench: Cli) -> None:
     assert any(line.startswith("waveform ") for line in lines)
     # One row for the three times seven convolutions of the Res2 chains, with their GMAC/s.
     (chain,) = (line for line in lines if "res2net_block.blocks.0, ..." in line)
-    assert chain.split()[:5] == [
-        "conv_s8",
-        "blocks.1.res2net_block.blocks.0,",
-        "...",
-        "21",
-        chain.split()[4],
-    ]
+    assert chain.split()[0] == "conv_s8"
+    assert chain.split()[3] == "21"
     assert chain.count("%") == 2
     # No share of the peak where nothing is multiplied.
     (added,) = (line for line in lines if "blocks.1.residual, ..." in line)
