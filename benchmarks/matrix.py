@@ -57,7 +57,8 @@ def main() -> None:
                 measured = compare(
                     engines, models, threads, workload, reference, rounds=rounds, calls=1
                 )
-                print(*failures(measured), sep="\n", end="", file=sys.stderr)
+                for line in failures(measured):
+                    print(line, file=sys.stderr)
                 cells.append({**shape, "gmac": workload.gmac, "engines": measured})
                 path = write_json(args.name, result)
     print(_table(cells, list(engines)))

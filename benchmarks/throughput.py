@@ -44,7 +44,7 @@ def _one(models: Path, calls: int) -> Session:
 
 def _waveform(models: Path, samples: int, calls: int) -> Session:
     model, _ = _engine(models, threads=1)
-    wave = waves("*-1.flac", samples)[0]
+    wave = next(waves("*-1.flac", samples))
     return Session(lambda: _calls(model.embed, wave, calls))
 
 

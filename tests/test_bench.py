@@ -63,7 +63,7 @@ def test_config_from_its_dict() -> None:
 
 def test_waves_have_the_length_asked_for() -> None:
     for samples in (160, 100_000):
-        recordings = waves("*-1.flac", samples)
+        recordings = list(waves("*-1.flac", samples))
         assert {wave.shape for wave in recordings} == {(samples,)}
         assert len(recordings) == 16
 

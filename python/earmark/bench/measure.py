@@ -40,11 +40,12 @@ def measure(
         samples = model.front_end.samples_of_frames(frames)
     else:
         samples = round((seconds or 0.0) * rate)
-    recordings = list(islice(cycle(waves("*-1.flac", samples, rate)), batch))
+    distinct = list(islice(waves("*-1.flac", samples, rate), batch))
+    recordings = list(islice(cycle(distinct), batch))
     begin = time.perf_counter()
     model.embed(recordings[0], sample_rate=rate)
     first_call_s = time.perf_counter() - begin
-    features = [model.front_end(wave) for wave in recordings]
+    features = list(islice(cycle([model.front_end(wave) for wave in distinct]), batch))
 
     peaks = [_peaks(model.isa, model.threads)]
     latency = _time(

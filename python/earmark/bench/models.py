@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,21 +104,19 @@ def nominal_macs(config: EcapaConfig, frames: int) -> int:
     return frames * frame + recording
 
 
-def waves(pattern: str, samples: int, sample_rate_hz: int = 16000) -> list[Array]:
-    """Waves of that many samples: the package's recordings, rotated, repeated or cut."""
+def waves(pattern: str, samples: int, sample_rate_hz: int = 16000) -> Iterator[Array]:
+    """16 waves of that many samples: the package's recordings, rotated, repeated or cut."""
     import earmark
     from earmark.audio import read_audio
 
     paths = sorted((Path(earmark.__file__).parent / "data" / "recordings").glob(pattern))
     recordings = [read_audio(path, target_rate=sample_rate_hz).samples for path in paths]
-    return [
-        np.resize(np.roll(wave, wave.size * turn // _ROTATIONS), samples)
-        for turn in range(_ROTATIONS)
-        for wave in recordings
-    ]
+    for turn in range(_ROTATIONS):
+        for wave in recordings:
+            yield np.resize(np.roll(wave, wave.size * turn // _ROTATIONS), samples)
 
 
-def _features(front_end: SpeechBrainFbank, recordings: list[Array], count: int) -> Array:
+def _features(front_end: SpeechBrainFbank, recordings: Iterable[Array], count: int) -> Array:
     """Features of ``count`` waves, (count, frames, mels); the waves are repeated as needed."""
     repeated = itertools.islice(itertools.cycle(recordings), count)
     return np.stack([front_end(wave) for wave in repeated])
@@ -168,7 +167,7 @@ def _prepare(workload: Workload, models: Path, engines: list[str]) -> Reference:
     batch = workload.batch
     front_end = SpeechBrainFbank(workload.config.n_mels)
     samples = front_end.samples_of_frames(workload.frames)
-    calibration = waves("*-2.flac", samples)
+    calibration = list(waves("*-2.flac", samples))
     network = _build_network(workload.config)
     _set_statistics(network, _features(front_end, calibration, len(calibration)))
     torch.save(network.state_dict(), models / "network.pt")
