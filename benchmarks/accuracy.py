@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import earmark
-from _report import environment, markdown_table, write_json
+from _results import environment, write_json
+from earmark.bench.report import markdown_table
 from earmark.metrics import cosine_score, eer, min_dcf
 from earmark.trials import Trials, read_trials
 

@@ -11,15 +11,15 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from _models import Shape, prepare
-from _report import environment
+from _results import environment
+from earmark.bench.compare import prepared
+from earmark.bench.models import Workload
 
 _SAMPLE_RATE = 16000
 _MIB = 1 << 20
@@ -83,9 +83,8 @@ def main() -> None:
         "threads": args.threads,
         "embed": [],
     }
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepare(Shape(args.channels, 300, 1), folder, ["earmark-int8"])
+    workload = Workload.speechbrain(args.channels, frames=300, batch=1)
+    with prepared(workload, ["earmark-int8"]) as (folder, _):
         result["file_bytes"] = (folder / "int8.earmark").stat().st_size
         for seconds in args.seconds:
             recording = folder / f"{seconds}.wav"

@@ -29,7 +29,7 @@ def loaded_after(program: str) -> set[str]:
 def test_import_loads_neither_numpy_nor_the_engine() -> None:
     loaded = loaded_after("import earmark")
     assert "earmark" in loaded
-    assert not loaded & {*HEAVY, "numpy", "earmark._C"}
+    assert not loaded & {*HEAVY, "numpy", "earmark._C", "earmark.bench"}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ def test_import_loads_neither_numpy_nor_the_engine() -> None:
         "import earmark.audio, earmark.frontend, earmark.metrics, earmark.trials",
         "from earmark.nn import EcapaConfig",
         "import earmark.cli",
+        "import earmark.bench.compare, earmark.bench.measure, earmark.bench.report",
     ],
 )
 def test_what_runs_a_model_leaves_heavy_packages_for_later(program: str) -> None:

@@ -139,6 +139,27 @@ py::tuple trace(const Engine& engine, const py::array& features) {
   return py::make_tuple(tensors, kernels);
 }
 
+py::list profile(const Engine& engine, const py::array& features) {
+  const Recording recording = recording_of(engine, features);
+  std::vector<OpProfile> profiles;
+  {
+    const py::gil_scoped_release unlocked;
+    profiles = engine.profile(recording);
+  }
+  py::list ops;
+  for (const OpProfile& p : profiles) {
+    py::dict op;
+    op["name"] = p.name;
+    op["op"] = p.op;
+    op["kernel"] = p.kernel;
+    op["nanoseconds"] = p.nanoseconds;
+    op["macs"] = p.macs;
+    op["bytes"] = p.bytes;
+    ops.append(op);
+  }
+  return ops;
+}
+
 }  // namespace
 
 void bind_engine(py::module_& m) {
@@ -151,5 +172,6 @@ void bind_engine(py::module_& m) {
       .def("why_not", &Engine::why_not, py::arg("length"))
       .def("arena_bytes", &Engine::arena_bytes, py::arg("length"))
       .def("run", &run, py::arg("features"))
-      .def("trace", &trace, py::arg("features"));
+      .def("trace", &trace, py::arg("features"))
+      .def("profile", &profile, py::arg("features"));
 }

@@ -28,6 +28,7 @@ struct ConvShape {
   int c_out = 0;
 
   int taps() const { return time.kernel * width.kernel; }
+  int64_t weights() const { return static_cast<int64_t>(c_out) * taps() * c_in; }
 
   // Output size along one axis; refuses inputs that the padding rule does not allow.
   int size_out(const Axis& axis, int size_in, const char* name) const {

@@ -1,6 +1,10 @@
 // The table row of one ISA; compiled once for each, with that ISA's flags and
 // EARMARK_ISA (namespace), _NAME, _ENUM, _ROW and _TILES defined by the build.
 #include "cpu/kernels.h"
+#include "cpu/unroll.h"
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 namespace earmark {
 namespace EARMARK_ISA {
@@ -11,6 +15,7 @@ void conv_f32(const ConvCallF32&, const EpilogueF32&, float* out, ptrdiff_t out_
 
 namespace {
 #include "cpu/frame_kernels.inl"
+#include "cpu/peak.inl"
 }  // namespace
 
 }  // namespace EARMARK_ISA
@@ -19,6 +24,7 @@ extern const Kernels EARMARK_ISA_ROW;
 const Kernels EARMARK_ISA_ROW = {
     .isa = Isa::EARMARK_ISA_ENUM,
     .tiles = EARMARK_ISA_TILES,
+    .peaks = {EARMARK_ISA::kPeakS8, EARMARK_ISA::kPeakF32},
     .conv_s8 = EARMARK_ISA::conv_s8,
     .conv_acc_s8 = EARMARK_ISA::conv_acc_s8,
     .conv_f32 = EARMARK_ISA::conv_f32,

@@ -71,9 +71,17 @@ struct Moments {
   int64_t* s2;
 };
 
+// A register-only loop, for the processor's peak: peak.h. `run` is null where there is none.
+struct PeakLoop {
+  const char* name = nullptr;
+  int macs = 0;  // multiply-accumulates of one round
+  void (*run)(int64_t rounds) = nullptr;
+};
+
 struct Kernels {
   Isa isa;
   Tiles tiles;
+  PeakLoop peaks[2];
 
   // out[r * out_stride + c]. The caller's `out` points at channel 0 of row 0.
   void (*conv_s8)(const ConvCallS8&, const EpilogueS8&, uint8_t* out, ptrdiff_t out_stride);

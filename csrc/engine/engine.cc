@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include <chrono>
 #include <exception>
 #include <numeric>
 
@@ -170,37 +171,38 @@ void Engine::prepare(Context& context, ThreadPool& pool, const Recording& record
   }
 }
 
-void Engine::walk(Context& context, ThreadPool& pool, const Recording& recording, float* embedding,
-                  std::map<std::string, TracedTensor>* traced,
-                  std::map<std::string, std::string>* kernels) const {
+void Engine::walk(Context& context, ThreadPool& pool, const Recording& recording,
+                  float* embedding) const {
   const FloatEnvironment defaults;
-  prepare(context, pool, recording, traced != nullptr);
+  prepare(context, pool, recording, false);
+  take_steps(context, nullptr);
+  const float* y = context.walk[output()].vector<float>();
+  std::copy(y, y + output().channels, embedding);
+}
+
+void Engine::take_steps(Context& context, const Observer& after) const {
   Walk& walk = context.walk;
   for (const Step& step : context.schedule.steps) {
     if (step.type == Step::Type::kPlace) {
       for (const Tensor& t : plan_.tensors()) {
         if (t.base == step.index) walk.places[t.id].first = step.range.begin;
       }
-      continue;
+    } else {
+      const Op& op = *ops_[step.index];
+      switch (step.type) {
+        case Step::Type::kBegin:
+          op.begin(walk);
+          break;
+        case Step::Type::kEnd:
+          op.end(walk);
+          break;
+        default:
+          op.run(walk, step.range);
+          break;
+      }
     }
-    const Op& op = *ops_[step.index];
-    switch (step.type) {
-      case Step::Type::kBegin:
-        op.begin(walk);
-        break;
-      case Step::Type::kEnd:
-        op.end(walk);
-        break;
-      default:
-        op.run(walk, step.range);
-        break;
-    }
-    if (traced == nullptr || step.type == Step::Type::kBegin) continue;
-    (*kernels)[op.name] = last_kernel;
-    (*traced)[op.out->name] = copy(walk, *op.out);
+    if (after) after(walk, step);
   }
-  const float* y = walk[output()].vector<float>();
-  if (embedding != nullptr) std::copy(y, y + output().channels, embedding);
 }
 
 void Engine::run(const std::vector<Recording>& recordings, float* embeddings) const {
@@ -226,8 +228,7 @@ void Engine::run(const std::vector<Recording>& recordings, float* embeddings) co
     try {
       Lease context(rt);
       const int i = whole[unit];
-      walk(*context, rt.single, recordings[i], embeddings + static_cast<size_t>(i) * channels,
-           nullptr, nullptr);
+      walk(*context, rt.single, recordings[i], embeddings + static_cast<size_t>(i) * channels);
     } catch (...) {
       errors[unit] = std::current_exception();
     }
@@ -237,8 +238,7 @@ void Engine::run(const std::vector<Recording>& recordings, float* embeddings) co
   }
   for (const int i : shared) {
     Lease context(rt);
-    walk(*context, rt.pool, recordings[i], embeddings + static_cast<size_t>(i) * channels, nullptr,
-         nullptr);
+    walk(*context, rt.pool, recordings[i], embeddings + static_cast<size_t>(i) * channels);
   }
 }
 
@@ -246,8 +246,72 @@ std::map<std::string, TracedTensor> Engine::trace(
     const Recording& recording, std::map<std::string, std::string>* kernels) const {
   std::map<std::string, TracedTensor> traced;
   Context context;
-  walk(context, runtime().single, recording, nullptr, &traced, kernels);
+  const FloatEnvironment defaults;
+  prepare(context, runtime().single, recording, true);
+  take_steps(context, [&](const Walk& walk, const Step& step) {
+    if (step.type != Step::Type::kRun && step.type != Step::Type::kEnd) return;
+    const Op& op = *ops_[step.index];
+    (*kernels)[op.name] = last_kernel;
+    traced[op.out->name] = copy(walk, *op.out);
+  });
   return traced;
+}
+
+std::vector<OpProfile> Engine::profile(const Recording& recording) const {
+  const std::string reason = why_not(recording.length);
+  EARMARK_CHECK(reason.empty(), reason);
+  std::vector<OpProfile> profiles(ops_.size());
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    profiles[i].name = ops_[i]->name;
+    profiles[i].op = ops_[i]->kind;
+  }
+  const FloatEnvironment defaults;
+  Runtime& rt = runtime();
+  Lease context(rt);
+  prepare(*context, rt.pool, recording, false);
+  using Clock = std::chrono::steady_clock;
+  last_kernel = "";
+  Clock::time_point begin = Clock::now();
+  take_steps(*context, [&](const Walk& walk, const Step& step) {
+    const Clock::time_point end = Clock::now();
+    if (step.type != Step::Type::kPlace) {
+      const Op& op = *ops_[step.index];
+      OpProfile& profile = profiles[step.index];
+      profile.nanoseconds +=
+          std::chrono::duration_cast<std::chrono::nanoseconds>(end - begin).count();
+      if (step.type == Step::Type::kRun) {
+        profile.macs += op.weights() * op.uses_of_weights(walk, step.range);
+        profile.bytes = bytes_touched(walk, op);
+        if (*last_kernel != '\0') profile.kernel = last_kernel;
+      }
+    }
+    last_kernel = "";
+    begin = Clock::now();
+  });
+  // This thread may have come too late for a unit of a parallel loop; alone, it runs all of them.
+  const auto named = [](const OpProfile& profile) { return !profile.kernel.empty(); };
+  if (!std::all_of(profiles.begin(), profiles.end(), named)) {
+    prepare(*context, rt.single, recording, false);
+    take_steps(*context, [&](const Walk&, const Step& step) {
+      if (step.type == Step::Type::kRun) profiles[step.index].kernel = last_kernel;
+    });
+  }
+  return profiles;
+}
+
+int64_t Engine::bytes_touched(const Walk& walk, const Op& op) const {
+  int64_t bytes = 0;
+  const auto add = [&](const Tensor& t) {
+    const Place& place = walk[t];
+    const int64_t rows =
+        t.kind == Kind::kVector ? 1 : static_cast<int64_t>(place.length) * place.width;
+    bytes += rows * t.channels * static_cast<int64_t>(size_of(t.dtype));
+  };
+  const Tensor& first = op.frames_in.empty() ? *op.vectors_in[0] : *op.frames_in[0];
+  for (const Tensor* t : op.frames_in) add(*t);
+  for (const Tensor* t : op.vectors_in) add(*t);
+  add(*op.out);
+  return bytes + op.weights() * static_cast<int64_t>(size_of(first.dtype));
 }
 
 TracedTensor Engine::copy(const Walk& walk, const Tensor& tensor) const {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -28,6 +29,16 @@ struct TracedTensor {
       shape;  // frames: (length, channels), or (length, width, channels); vector: (channels)
   DType dtype;
   std::vector<char> data;  // int8 as q
+};
+
+// What one op took of one recording's walk.
+struct OpProfile {
+  std::string name;
+  std::string op;
+  std::string kernel;  // the one that ran last in it
+  int64_t nanoseconds = 0;
+  int64_t macs = 0;   // products with weights, context that was computed again included
+  int64_t bytes = 0;  // of its inputs, its output and its weights, each counted once
 };
 
 class Engine {
@@ -53,6 +64,8 @@ class Engine {
   // each op, by op name.
   std::map<std::string, TracedTensor> trace(const Recording& recording,
                                             std::map<std::string, std::string>* kernels) const;
+  // Time, work and traffic of every op, in the plan's order, on all threads.
+  std::vector<OpProfile> profile(const Recording& recording) const;
 
  private:
   struct Context;
@@ -60,10 +73,12 @@ class Engine {
   class Lease;
 
   Runtime& runtime() const;
-  void walk(Context& context, ThreadPool& pool, const Recording& recording, float* embedding,
-            std::map<std::string, TracedTensor>* traced,
-            std::map<std::string, std::string>* kernels) const;
+  using Observer = std::function<void(const Walk&, const Step&)>;
+  void walk(Context& context, ThreadPool& pool, const Recording& recording, float* embedding) const;
+  // All steps of a prepared context; `after` is called after each, if it is there.
+  void take_steps(Context& context, const Observer& after) const;
   void prepare(Context& context, ThreadPool& pool, const Recording& recording, bool keep_all) const;
+  int64_t bytes_touched(const Walk& walk, const Op& op) const;
   TracedTensor copy(const Walk& walk, const Tensor& tensor) const;
 
   Plan plan_;

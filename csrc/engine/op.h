@@ -88,6 +88,11 @@ class Op {
   // Input positions that the output positions depend on.
   virtual Range reads(Range out_range, int /*length_in*/) const { return out_range; }
 
+  // For profiles. Weights, of the inputs' dtype, and how often one run multiplies with all of them:
+  // once a position and row, more often where sums are computed again.
+  virtual int64_t weights() const { return 0; }
+  virtual int64_t uses_of_weights(const Walk&, Range) const { return 0; }
+
   // Bytes that the op keeps between begin and end, at walk.states[index].
   virtual size_t state_bytes() const { return 0; }
   int index = 0;

@@ -21,8 +21,23 @@ class Engine:
     def arena_bytes(self, length: int) -> int: ...
     def run(self, features: list[NDArray[Any]]) -> NDArray[np.float32]: ...
     def trace(self, features: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]: ...
+    def profile(self, features: NDArray[Any]) -> list[dict[str, Any]]:
+        """One walk, op by op: time, work and traffic, in the plan's order.
+
+        "name", "op" (its kind), "kernel" (op/isa, the one that ran last in it), "nanoseconds" (from
+        begin to end, summed over chunks), "macs" (products with weights as the op computes them:
+        channels that pad a tile left out, context computed twice included), "bytes" (of inputs,
+        output and weights, each counted once).
+        """
 
 def available_isas() -> list[str]: ...
 def default_isa() -> str: ...
 def default_threads() -> int: ...
 def last_kernel() -> str: ...
+def measure_peaks(isa: str) -> dict[str, float]:
+    """Multiply-accumulates a second of one thread, in 1e9, by the instruction set's instructions.
+
+    "s8" (VPDPBUSD; with AVX2 VPMADDWD, without the addition that a sum needs besides) and "f32"
+    (FMA). From loops that touch registers only, best of several, about 50 ms each; the GIL is
+    released.
+    """

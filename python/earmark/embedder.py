@@ -154,6 +154,13 @@ class Embedder:
             items = list(array) if array.ndim == 3 else [array]
         return self._engine.run([self._checked(item, i) for i, item in enumerate(items)])
 
+    def profile(self, features: Any) -> list[dict[str, Any]]:
+        """Where the time of one recording goes, op by op: see ``earmark._C.Engine.profile``.
+
+        features: (frames, 80), as for ``embed_features``.
+        """
+        return self._engine.profile(self._checked(features, 0))
+
     @property
     def min_frames(self) -> int:
         """The shortest input in frames: reflect padding needs more frames than it adds."""

@@ -27,7 +27,16 @@ class AttentivePool : public Op {
     min_variance_ = args.min_variance();
   }
 
+  int64_t weights() const override { return shape_.weights(); }
+  int64_t uses_of_weights(const Walk& walk, Range) const override {
+    const int64_t rows = walk[*hidden_].length;
+    return rows * (rows > kBlockRows ? sweeps() : 1);
+  }
+
  protected:
+  // How often the body of for_panels goes through the blocks.
+  virtual int sweeps() const { return 2; }
+
   // Logits of one panel's columns for rows [first, first + rows): [rows][panel].
   struct Panel {
     ConvCall<T, W> call;
@@ -144,6 +153,9 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
              [&](int c) { return value_multiplier_[panel.channel + c]; });
     });
   }
+
+ protected:
+  int sweeps() const override { return pwl_ ? 1 : 2; }
 
  private:
   void read_pwl(const OpArgs& args) {

@@ -39,6 +39,11 @@ class Conv : public Op {
     return {std::max(begin, 0), std::min(end, length_in)};
   }
 
+  int64_t weights() const override { return shape_.weights(); }
+  int64_t uses_of_weights(const Walk&, Range range) const override {
+    return static_cast<int64_t>(range.size()) * out->width;
+  }
+
  protected:
   std::vector<int64_t> weight_shape() const {
     return {shape_.c_out, shape_.time.kernel, shape_.width.kernel, shape_.c_in};

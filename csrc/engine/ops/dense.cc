@@ -16,6 +16,9 @@ class Dense : public Op {
     epilogue_ = args.epilogue(shape_.c_out, dtype);
   }
 
+  int64_t weights() const override { return shape_.weights(); }
+  int64_t uses_of_weights(const Walk&, Range) const override { return 1; }
+
  protected:
   // kernel(call, first channel, channels of the unit) on all threads.
   template <class T, class W, class Kernel>

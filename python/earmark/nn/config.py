@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,6 +57,17 @@ class EcapaConfig:
         """Fewest frames the network takes: reflect padding needs more frames than padding."""
         reach = zip(self.kernel_sizes, self.dilations, strict=True)
         return 1 + max(dilation * (size - 1) // 2 for size, dilation in reach)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> EcapaConfig:
+        """From what :meth:`to_dict` returned. Raises ValueError for other keys or values."""
+        values: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()
+        }
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"not the numbers of an ECAPA-TDNN: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values for JSON."""

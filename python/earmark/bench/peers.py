@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
-from _models import NNCF_VARIANTS, QDQ_VARIANTS, load_features, load_network
-from _timing import Array, Session
+from earmark.bench.models import NNCF_VARIANTS, QDQ_VARIANTS, load_features, load_network
+from earmark.bench.timing import Array, Session
 
 Loader: TypeAlias = Callable[[Path, int], Session]
 
@@ -95,14 +95,18 @@ def _openvino_session(models: Path, threads: int, *, file: str) -> Session:
     return Session(lambda: request.infer([features], share_inputs=True)[0], details)
 
 
-def _earmark_session(models: Path, threads: int) -> Session:
+def _earmark_session(models: Path, threads: int, *, file: str) -> Session:
     import earmark
 
-    model = earmark.load(models / "int8.earmark", threads=threads)
+    model = earmark.load(models / file, threads=threads)
     features = list(load_features(models))
     info = model.info()
     details: dict[str, str | int] = {"isa": info["isa"], "threads": info["threads"]}
     return Session(lambda: model.embed_features(features), details)
+
+
+def _earmark(file: str) -> Engine:
+    return Engine((), partial(_earmark_session, file=file))
 
 
 def _onnxruntime(file: str) -> Engine:
@@ -115,7 +119,7 @@ def _openvino(file: str, *packages: str) -> Engine:
 
 
 ENGINES: dict[str, Engine] = {
-    "earmark-int8": Engine(("earmark",), _earmark_session),
+    "earmark-int8": _earmark("int8.earmark"),
     "torch-fp32-eager": Engine((), partial(_torch_session, compiled=False)),
     "torch-fp32-compile": Engine((), partial(_torch_session, compiled=True)),
     "onnxruntime-fp32": _onnxruntime("fp32.onnx"),
@@ -126,3 +130,20 @@ ENGINES: dict[str, Engine] = {
     **{f"openvino-int8-{name}": _openvino(f"{name}.xml", "nncf") for name in NNCF_VARIANTS},
 }
 """Every engine by name: library, precision, and how it was quantized or compiled."""
+
+PEERS = (
+    "torch-fp32-eager",
+    "torch-fp32-compile",
+    "onnxruntime-fp32",
+    "onnxruntime-int8-u8s8",
+    "onnxruntime-int8-u8s8-conv",
+    "openvino-fp32",
+    "openvino-int8-u8s8",
+    "openvino-int8-nncf",
+)
+"""What ``earmark bench --peers`` compares with: no two that differ in the width of weights only."""
+
+
+def engine_of_file(path: Path) -> Engine:
+    """A model file's own engine, on the features of the network that ``prepare`` made."""
+    return _earmark(str(path.absolute()))

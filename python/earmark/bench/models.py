@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from _timing import Array
+from earmark.bench.timing import Array
+from earmark.nn.config import EcapaConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from earmark.frontend import SpeechBrainFbank
     from earmark.nn import EcapaTdnn
 
 _SEED = 20
@@ -27,12 +30,22 @@ _MAX_EXPORT_ERROR = 1e-4  # of the largest embedding value
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Channels of the network's blocks, frames of 10 ms and recordings per call."""
+class Workload:
+    """The network's numbers, frames of 10 ms and recordings per call."""
 
-    channels: int
+    config: EcapaConfig
     frames: int
     batch: int
+
+    @classmethod
+    def speechbrain(cls, channels: int, frames: int, batch: int) -> Workload:
+        """SpeechBrain's shape with blocks of that many channels."""
+        return cls(EcapaConfig(channels=(channels,) * 4 + (3 * channels,)), frames, batch)
+
+    @property
+    def gmac(self) -> float:
+        """1e9 multiply-accumulates of one call, as the plain network's convolutions count."""
+        return self.batch * nominal_macs(self.config, self.frames) / 1e9
 
 
 @dataclass(frozen=True)
@@ -68,50 +81,57 @@ class Reference:
 
     Attributes:
         embedding: (batch, 192) of the timed features, computed by torch in FP32.
-        gmac: multiply-accumulates of all convolutions in one call, in 1e9.
         parameters: trainable parameters.
     """
 
     embedding: Array
-    gmac: float
     parameters: int
 
 
-def _waves(pattern: str, frames: int) -> list[Array]:
-    """Waves of ``frames`` frames: the package's recordings, rotated, repeated or cut."""
+def nominal_macs(config: EcapaConfig, frames: int) -> int:
+    """Multiply-accumulates of the plain network's convolutions for one recording."""
+    width, *_, aggregated = config.channels
+    blocks = range(1, len(config.channels) - 1)
+    chunk = width // config.res2_scale
+    frame = config.n_mels * config.kernel_sizes[0] * width
+    for block in blocks:
+        frame += 2 * width * width
+        frame += (config.res2_scale - 1) * chunk * chunk * config.kernel_sizes[block]
+    frame += len(blocks) * width * config.kernel_sizes[-1] * aggregated
+    # The attention sees each frame beside the recording's mean and standard deviation.
+    frame += (3 + 1) * aggregated * config.attention_channels
+    recording = len(blocks) * 2 * width * config.se_channels + 2 * aggregated * config.embedding
+    return frames * frame + recording
+
+
+def waves(pattern: str, samples: int, sample_rate_hz: int = 16000) -> Iterator[Array]:
+    """16 waves of that many samples: the package's recordings, rotated, repeated or cut."""
     import earmark
     from earmark.audio import read_audio
-    from earmark.frontend import SpeechBrainFbank
 
-    samples = SpeechBrainFbank().samples_of_frames(frames)
     paths = sorted((Path(earmark.__file__).parent / "data" / "recordings").glob(pattern))
-    recordings = [read_audio(path).samples for path in paths]
-    return [
-        np.resize(np.roll(wave, wave.size * turn // _ROTATIONS), samples)
-        for turn in range(_ROTATIONS)
-        for wave in recordings
-    ]
+    recordings = [read_audio(path, target_rate=sample_rate_hz).samples for path in paths]
+    for turn in range(_ROTATIONS):
+        for wave in recordings:
+            yield np.resize(np.roll(wave, wave.size * turn // _ROTATIONS), samples)
 
 
-def _features(waves: list[Array], count: int) -> Array:
-    """Features of ``count`` waves, (count, frames, 80); the waves are repeated as needed."""
-    from earmark.frontend import SpeechBrainFbank
-
-    front_end = SpeechBrainFbank()
-    return np.stack([front_end(wave) for wave in itertools.islice(itertools.cycle(waves), count)])
+def _features(front_end: SpeechBrainFbank, recordings: Iterable[Array], count: int) -> Array:
+    """Features of ``count`` waves, (count, frames, mels); the waves are repeated as needed."""
+    repeated = itertools.islice(itertools.cycle(recordings), count)
+    return np.stack([front_end(wave) for wave in repeated])
 
 
-def _build_network(channels: int) -> EcapaTdnn:
+def _build_network(config: EcapaConfig) -> EcapaTdnn:
     """SpeechBrain's ECAPA-TDNN with untrained weights, in evaluation mode."""
     from earmark.frontend import SpeechBrainFbank
-    from earmark.nn import EcapaConfig, EcapaTdnn
+    from earmark.nn import EcapaTdnn
 
-    config = EcapaConfig(channels=(channels,) * 4 + (3 * channels,))
-    return EcapaTdnn(config, SpeechBrainFbank(), "speechbrain").eval()
+    return EcapaTdnn(config, SpeechBrainFbank(config.n_mels), "speechbrain").eval()
 
 
 def load_features(models: Path) -> Array:
-    """The features of every timed call, (batch, frames, 80), as ``prepare`` wrote them."""
+    """The features of every timed call, (batch, frames, mels), as ``prepare`` wrote them."""
     features: Array = np.load(models / "features.npy")
     return features
 
@@ -120,13 +140,13 @@ def load_network(models: Path) -> EcapaTdnn:
     """The network that ``prepare`` wrote."""
     import torch
 
-    state = torch.load(models / "network.pt", weights_only=True)
-    network = _build_network(channels=len(state["blocks.0.conv.conv.weight"]))
-    network.load_state_dict(state)
+    config = EcapaConfig.from_dict(json.loads((models / "config.json").read_text()))
+    network = _build_network(config)
+    network.load_state_dict(torch.load(models / "network.pt", weights_only=True))
     return network
 
 
-def prepare(shape: Shape, models: Path, engines: list[str]) -> Reference:
+def prepare(workload: Workload, models: Path, engines: list[str]) -> Reference:
     """Write every file that the given engines load into ``models``.
 
     The weights are random; the BatchNorm statistics are those of the layers' real inputs, so that
@@ -134,27 +154,33 @@ def prepare(shape: Shape, models: Path, engines: list[str]) -> Reference:
     print goes to stderr.
     """
     with contextlib.redirect_stdout(sys.stderr):
-        return _prepare(shape, models, engines)
+        return _prepare(workload, models, engines)
 
 
-def _prepare(shape: Shape, models: Path, engines: list[str]) -> Reference:
+def _prepare(workload: Workload, models: Path, engines: list[str]) -> Reference:
     import torch
 
     import earmark
+    from earmark.frontend import SpeechBrainFbank
 
     torch.manual_seed(_SEED)
-    waves = _waves("*-2.flac", shape.frames)
-    network = _build_network(shape.channels)
-    _set_statistics(network, _features(waves, len(waves)))
+    batch = workload.batch
+    front_end = SpeechBrainFbank(workload.config.n_mels)
+    samples = front_end.samples_of_frames(workload.frames)
+    calibration = list(waves("*-2.flac", samples))
+    network = _build_network(workload.config)
+    _set_statistics(network, _features(front_end, calibration, len(calibration)))
     torch.save(network.state_dict(), models / "network.pt")
-    features = _features(_waves("*-1.flac", shape.frames), shape.batch)
+    (models / "config.json").write_text(json.dumps(workload.config.to_dict()))
+    features = _features(front_end, waves("*-1.flac", samples), batch)
     np.save(models / "features.npy", features)
-    with torch.no_grad(), _count_macs(network) as macs:
+    with torch.no_grad():
         embedding = network(torch.from_numpy(features)).squeeze(1).numpy()
 
     if any(name.startswith(("onnxruntime", "openvino")) for name in engines):
         _export_onnx(network, torch.from_numpy(features), embedding, models / "fp32.onnx")
-        batches = np.split(_features(waves, len(waves) * shape.batch), len(waves))
+        count = -(-len(calibration) // batch)
+        batches = np.split(_features(front_end, calibration, count * batch), count)
         for variant, choices in QDQ_VARIANTS.items():
             if any(name.endswith(f"-int8-{variant}") for name in engines):
                 _quantize_onnx(models / "fp32.onnx", batches, choices, models / f"{variant}.onnx")
@@ -164,10 +190,9 @@ def _prepare(shape: Shape, models: Path, engines: list[str]) -> Reference:
                     models / "fp32.onnx", batches, overflow_fix, models / f"{variant}.xml"
                 )
     if "earmark-int8" in engines:
-        earmark.quantize(network, waves, scheme="int8").save(models / "int8.earmark")
+        earmark.quantize(network, calibration, scheme="int8").save(models / "int8.earmark")
     return Reference(
         embedding=embedding,
-        gmac=sum(macs) / 1e9,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
 
@@ -189,29 +214,6 @@ def _set_statistics(network: nn.Module, features: Array) -> None:
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-@contextlib.contextmanager
-def _count_macs(network: nn.Module) -> Iterator[list[int]]:
-    """Collect each convolution's multiply-accumulates while the context lasts."""
-    from torch import nn
-
-    macs: list[int] = []
-
-    def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        assert isinstance(module, nn.Conv1d)
-        macs.append(output.numel() * module.weight[0].numel())
-
-    hooks = [
-        module.register_forward_hook(count)
-        for module in network.modules()
-        if isinstance(module, nn.Conv1d)
-    ]
-    try:
-        yield macs
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _export_onnx(network: nn.Module, features: Tensor, expected: Array, path: Path) -> None:

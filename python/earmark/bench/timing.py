@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -54,6 +55,20 @@ class Start:
     details: dict[str, str | int]
 
 
+def peak_rss_mib() -> float:
+    """Largest resident set of this process so far.
+
+    On Linux since its program was started: ``ru_maxrss`` would count the parent's as well.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _serve(connection: Connection, factory: SessionFactory) -> None:
     begin = time.perf_counter()
     session = factory()
@@ -71,7 +86,7 @@ def _serve(connection: Connection, factory: SessionFactory) -> None:
             session.run()
             times_ms.append((time.perf_counter_ns() - begin_ns) / 1e6)
         connection.send(times_ms)
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    connection.send(peak_rss_mib())
 
 
 class Worker:
@@ -99,7 +114,15 @@ class Worker:
         The untimed call brings weights back into the caches and absorbs the time slice in which
         another engine's threads still spin.
         """
+        self.begin_calls(calls)
+        return self.end_calls()
+
+    def begin_calls(self, calls: int) -> None:
+        """As ``time_calls``, without waiting: several workers can compute at once."""
         self._connection.send(calls)
+
+    def end_calls(self) -> list[float]:
+        """Wait for what ``begin_calls`` began; milliseconds of each call."""
         times_ms: list[float] = self._receive()
         return times_ms
 

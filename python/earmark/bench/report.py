@@ -1,24 +1,19 @@
-"""What a result is worth only with: the machine, the versions, the source; and its two forms."""
+"""What a result is worth only with, the machine and the versions; tables of results."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import shlex
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_RESULTS = Path(__file__).parent / "results"
 _ISA_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 _PACKAGES = ("earmark", "numpy", "torch", "onnx", "onnxruntime", "openvino", "nncf")
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions, commit and command line, for the head of a result."""
+    """Machine and versions, for the head of a result."""
     return {
         "cpu": _cpu(),
         "cpus_available": len(os.sched_getaffinity(0)),
@@ -26,17 +21,7 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
-        "commit": _commit(),
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
     }
-
-
-def write_json(name: str, result: dict[str, Any]) -> Path:
-    """Write ``benchmarks/results/<name>.json``; its path."""
-    _RESULTS.mkdir(exist_ok=True)
-    path = _RESULTS / f"{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    return path
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
@@ -69,15 +54,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _commit() -> str | None:
-    """The checked-out commit, marked when files differ from it; None outside a repository."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() or None

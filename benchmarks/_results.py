@@ -1,0 +1,56 @@
+"""What the scripts share: engines that are installed, and result files with their head."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from earmark.bench import report
+from earmark.bench.peers import ENGINES, Engine
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions, commit and command line."""
+    return {
+        **report.environment(),
+        "commit": _commit(),
+        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+    }
+
+
+def write_json(name: str, result: dict[str, Any]) -> Path:
+    """Write ``benchmarks/results/<name>.json``; its path."""
+    _RESULTS.mkdir(exist_ok=True)
+    path = _RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def installed(names: Iterable[str]) -> dict[str, Engine]:
+    """The engines of those names that can run here; stderr says what the others lack."""
+    engines = {}
+    for name in names:
+        if missing := ENGINES[name].missing():
+            print(f"{name} is left out: {', '.join(missing)} not installed", file=sys.stderr)
+        else:
+            engines[name] = ENGINES[name]
+    return engines
+
+
+def _commit() -> str | None:
+    """The checked-out commit, marked when files differ from it; None outside a repository."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or None
