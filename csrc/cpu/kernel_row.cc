@@ -1,5 +1,8 @@
 // The table row of one ISA; compiled once for each, with that ISA's flags and
 // EARMARK_ISA (namespace), _NAME, _ENUM, _ROW and _TILES defined by the build.
+#include <bit>
+#include <limits>
+
 #include "cpu/kernels.h"
 
 namespace earmark {
@@ -11,6 +14,8 @@ void conv_f32(const ConvCallF32&, const EpilogueF32&, float* out, ptrdiff_t out_
 
 namespace {
 #include "cpu/frame_kernels.inl"
+// Uses EARMARK_RAN of the above.
+#include "cpu/fbank.inl"
 }  // namespace
 
 }  // namespace EARMARK_ISA
@@ -35,6 +40,8 @@ const Kernels EARMARK_ISA_ROW = {
     .pwl_moments_s8 = EARMARK_ISA::pwl_moments_s8,
     .max_f32 = EARMARK_ISA::max_f32,
     .softmax_moments_f32 = EARMARK_ISA::softmax_moments_f32,
+    .fbank_f32 = EARMARK_ISA::fbank_f32,
+    .center_f32 = EARMARK_ISA::center_f32,
 };
 
 }  // namespace earmark
