@@ -29,12 +29,11 @@ EARMARK_FN void transpose_rows(const float* samples, int64_t n_samples, int64_t 
   }
 }
 
-// Lane of (re, im) times the twiddle factor at w.
-#define EARMARK_STORE_TWIDDLED(out, real, imaginary, w)   \
-  do {                                                    \
-    (out).re[l] = (real) * (w)[0] - (imaginary) * (w)[1]; \
-    (out).im[l] = (real) * (w)[1] + (imaginary) * (w)[0]; \
-  } while (0)
+// Lane l of z = (re, im) times the twiddle factor w.
+EARMARK_FN void store_twiddled(Complex& z, int l, double re, double im, const double* w) {
+  z.re[l] = re * w[0] - im * w[1];
+  z.im[l] = re * w[1] + im * w[0];
+}
 
 // The window, and the transform's first stage: 50 butterflies of radix 4.
 EARMARK_FN void windowed_radix4(const FbankTables& t, const float* rows, Complex* z) {
@@ -62,9 +61,9 @@ EARMARK_FN void windowed_radix4(const FbankTables& t, const float* rows, Complex
       const double sum13r = r1 + r3, sum13i = i1 + i3, dif13r = r1 - r3, dif13i = i1 - i3;
       z0.re[l] = sum02r + sum13r;
       z0.im[l] = sum02i + sum13i;
-      EARMARK_STORE_TWIDDLED(z1, dif02r + dif13i, dif02i - dif13r, w);
-      EARMARK_STORE_TWIDDLED(z2, sum02r - sum13r, sum02i - sum13i, w + 2);
-      EARMARK_STORE_TWIDDLED(z3, dif02r - dif13i, dif02i + dif13r, w + 4);
+      store_twiddled(z1, l, dif02r + dif13i, dif02i - dif13r, w);
+      store_twiddled(z2, l, sum02r - sum13r, sum02i - sum13i, w + 2);
+      store_twiddled(z3, l, dif02r - dif13i, dif02i + dif13r, w + 4);
     }
   }
 }
@@ -98,13 +97,12 @@ EARMARK_FN void radix5(Complex* z, int step, const double* w) {
     const double odd2i = kSin2 * dif14i - kSin1 * dif23i;
     z0.re[l] = z0.re[l] + sumr;
     z0.im[l] = z0.im[l] + sumi;
-    EARMARK_STORE_TWIDDLED(z1, even1r + odd1i, even1i - odd1r, w);
-    EARMARK_STORE_TWIDDLED(z2, even2r + odd2i, even2i - odd2r, w + 2);
-    EARMARK_STORE_TWIDDLED(z3, even2r - odd2i, even2i + odd2r, w + 4);
-    EARMARK_STORE_TWIDDLED(z4, even1r - odd1i, even1i + odd1r, w + 6);
+    store_twiddled(z1, l, even1r + odd1i, even1i - odd1r, w);
+    store_twiddled(z2, l, even2r + odd2i, even2i - odd2r, w + 2);
+    store_twiddled(z3, l, even2r - odd2i, even2i + odd2r, w + 4);
+    store_twiddled(z4, l, even1r - odd1i, even1i + odd1r, w + 6);
   }
 }
-#undef EARMARK_STORE_TWIDDLED
 
 EARMARK_FN void radix2(Complex* z) {
 #pragma GCC ivdep
@@ -146,6 +144,18 @@ EARMARK_FN void split_power(const Complex& a, const Complex& b, double cosine, d
   }
 }
 
+EARMARK_FN uint64_t bits_of(double x) {
+  uint64_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+EARMARK_FN double double_of(uint64_t bits) {
+  double x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 // 10 log10(x) for normal x > 0, relative error below 1e-13: x = 2^n m with m in [1/sqrt 2, sqrt 2),
 // ln m = 2 atanh((m - 1) / (m + 1)) by its series.
 EARMARK_FN double decibels(double x) {
@@ -153,11 +163,10 @@ EARMARK_FN double decibels(double x) {
   constexpr double kTwoTo52 = 0x1p52, kBias = 1023;
   constexpr double kOctave = 3.0102999566398119521;  // 10 log10(2)
   constexpr double kUnit = 8.6858896380650365530;    // 20 / ln(10)
-  const uint64_t shifted = std::bit_cast<uint64_t>(x) + (kOne - kRootHalf);
+  const uint64_t shifted = bits_of(x) + (kOne - kRootHalf);
   // An integer in the low bits of 2^52: AVX2 has no conversion of 64-bit integers.
-  const double n = std::bit_cast<double>((shifted >> 52) | std::bit_cast<uint64_t>(kTwoTo52)) -
-                   (kTwoTo52 + kBias);
-  const double m = std::bit_cast<double>((shifted & 0x000fffffffffffff) + kRootHalf);
+  const double n = double_of((shifted >> 52) | bits_of(kTwoTo52)) - (kTwoTo52 + kBias);
+  const double m = double_of((shifted & 0x000fffffffffffff) + kRootHalf);
   const double s = (m - 1.0) / (m + 1.0);
   const double y = s * s;  // at most 0.0295
   double p = kUnit / 15;
@@ -171,8 +180,10 @@ EARMARK_FN double decibels(double x) {
   return n * kOctave + s * p;
 }
 
+constexpr double kMinPower = 1e-10;
+constexpr float kMinDecibels = -100;
+
 EARMARK_FN void decibels(const double* __restrict energy, int n, float* __restrict values) {
-  constexpr double kMinPower = 1e-10;
   for (int i = 0; i < n; ++i) {
     values[i] = static_cast<float>(decibels(energy[i] > kMinPower ? energy[i] : kMinPower));
   }
@@ -211,7 +222,7 @@ static float fbank_f32(const FbankTables& t, const float* samples, int64_t n_sam
                        power[k], power[Geometry::kFft - k]);
   }
   float maximum[kLanes];
-  for (float& value : maximum) value = -std::numeric_limits<float>::infinity();
+  for (float& value : maximum) value = fbank::kMinDecibels;
   constexpr int kBlock = 16;  // of mels
   for (int m0 = 0; m0 < t.n_mels; m0 += kBlock) {
     const int n = t.n_mels - m0 < kBlock ? t.n_mels - m0 : kBlock;

@@ -1,7 +1,6 @@
 // The table row of one ISA; compiled once for each, with that ISA's flags and
 // EARMARK_ISA (namespace), _NAME, _ENUM, _ROW and _TILES defined by the build.
-#include <bit>
-#include <limits>
+#include <cstring>
 
 #include "cpu/kernels.h"
 
@@ -14,7 +13,7 @@ void conv_f32(const ConvCallF32&, const EpilogueF32&, float* out, ptrdiff_t out_
 
 namespace {
 #include "cpu/frame_kernels.inl"
-// Uses EARMARK_RAN of the above.
+// Behind it, for EARMARK_RAN.
 #include "cpu/fbank.inl"
 }  // namespace
 

@@ -208,13 +208,12 @@ class Embedder:
         group: list[tuple[Wave | None, str]] = []
         samples = 0
         for item in items:
+            # The group alone holds the waveform, and gives it up before the next is read.
             try:
-                wave = self._read(item, sample_rate)
+                group.append((self._read(item, sample_rate), ""))
             except AudioError as reason:
                 group.append((None, str(reason)))
-                continue
-            group.append((wave, ""))
-            samples += len(wave)
+            samples += len(group[-1][0]) if group[-1][0] is not None else 0
             if samples >= _GROUP_SAMPLES:
                 yield group
                 group, samples = [], 0
