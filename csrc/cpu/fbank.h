@@ -25,7 +25,7 @@ struct FbankTables {
   const double* twiddle5;   // [10][4] complex: exp(-2 pi i j p / 50), p = 1 .. 4
   const double* twiddle5b;  // [2][4] complex: exp(-2 pi i j p / 10), p = 1 .. 4
   const int* order;         // [kFft]: where the transform in place leaves frequency k
-  const double* split;      // [kFft / 2 + 1] pairs: cos and sin of 2 pi k / 400
+  const double* split;      // [kFft / 2] pairs: cos and sin of 2 pi k / 400
   int n_mels;
   // Filter m adds weights[first_weight[m] + i] * power[first_bin[m] + i], up to first_weight[m +
   // 1].

@@ -128,9 +128,9 @@ EARMARK_FN void transform(const FbankTables& t, const float* rows, Complex* z) {
   }
 }
 
-// Four times the power of bins k and 200 - k, from the frequencies k and 200 - k of the complex
-// transform: 2 X = A + C and A - C (conjugated), A = Z[k] + conj Z[200 - k] and
-// C = -i exp(-2 pi i k / 400) (Z[k] - conj Z[200 - k]).
+// Four times the power of bins k and 200 - k, k < 100, from the frequencies k and 200 - k of the
+// complex transform: 2 X = A + C and A - C (conjugated), A = Z[k] + conj Z[200 - k] and C = -i
+// exp(-2 pi i k / 400) (Z[k] - conj Z[200 - k]).
 EARMARK_FN void split_power(const Complex& a, const Complex& b, double cosine, double sine,
                             double* __restrict low, double* __restrict high) {
 #pragma GCC ivdep
@@ -141,6 +141,21 @@ EARMARK_FN void split_power(const Complex& a, const Complex& b, double cosine, d
     const double lowr = ar + cr, lowi = ai - ci, highr = ar - cr, highi = ai + ci;
     low[l] = lowr * lowr + lowi * lowi;
     high[l] = highr * highr + highi * highi;
+  }
+}
+
+// Four times the power of all bins.
+EARMARK_FN void power_spectrum(const FbankTables& t, const Complex* z, double (*power)[kLanes]) {
+  constexpr int kHalf = Geometry::kFft / 2;
+  for (int k = 0; k < kHalf; ++k) {
+    const int mirrored = k == 0 ? 0 : Geometry::kFft - k;
+    split_power(z[t.order[k]], z[t.order[mirrored]], t.split[2 * k], t.split[2 * k + 1], power[k],
+                power[Geometry::kFft - k]);
+  }
+  // The middle one is its own mirror image.
+  const Complex& middle = z[t.order[kHalf]];
+  for (int l = 0; l < kLanes; ++l) {
+    power[kHalf][l] = 4 * (middle.re[l] * middle.re[l] + middle.im[l] * middle.im[l]);
   }
 }
 
@@ -216,11 +231,7 @@ static float fbank_f32(const FbankTables& t, const float* samples, int64_t n_sam
   alignas(64) double power[Geometry::kBins][kLanes];
   fbank::transpose_rows(samples, n_samples, frame, rows);
   fbank::transform(t, rows[0], z);
-  for (int k = 0; k <= Geometry::kFft / 2; ++k) {
-    const int mirrored = k == 0 ? 0 : Geometry::kFft - k;
-    fbank::split_power(z[t.order[k]], z[t.order[mirrored]], t.split[2 * k], t.split[2 * k + 1],
-                       power[k], power[Geometry::kFft - k]);
-  }
+  fbank::power_spectrum(t, z, power);
   float maximum[kLanes];
   for (float& value : maximum) value = fbank::kMinDecibels;
   constexpr int kBlock = 16;  // of mels

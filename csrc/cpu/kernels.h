@@ -117,10 +117,9 @@ struct Kernels {
                               const float* x, ptrdiff_t x_stride, int channels, double* s0,
                               double* s1, double* s2);
 
-  // Log mel energies in dB, before top_db and the mean, of frames [frame, frame + n_frames),
-  // n_frames
-  // <= FbankGeometry::kLanes, of the waveform with zeros beyond its ends:
-  // out[i * out_stride + m]. Returns the largest.
+  // Log mel energies in dB, before top_db and the mean: out[i * out_stride + m] for frames `frame`
+  // + i, i < n_frames <= FbankGeometry::kLanes, of the waveform with zeros beyond its ends. Returns
+  // the largest.
   float (*fbank_f32)(const FbankTables&, const float* samples, int64_t n_samples, int64_t frame,
                      int n_frames, float* out, ptrdiff_t out_stride);
   // x = max(x, floor), minus its mean over the rows; in place.

@@ -52,7 +52,7 @@ void SpeechBrainFbank::make_transform() {
   for (int k = 0; k < Geometry::kFft; ++k) {
     order_.push_back(50 * (k % 4) + 10 * (k / 4 % 5) + 2 * (k / 20 % 5) + k / 100);
   }
-  for (int k = 0; k <= Geometry::kFft / 2; ++k) {
+  for (int k = 0; k < Geometry::kFft / 2; ++k) {
     const double phase = 2 * std::numbers::pi * k / Geometry::kWindow;
     split_.push_back(std::cos(phase));
     split_.push_back(std::sin(phase));
