@@ -8,7 +8,7 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 import earmark
-from earmark import AudioError, Embedder, FormatError
+from earmark import _C, AudioError, Embedder, FormatError
+from earmark.audio import read_audio
 from earmark.frontend import SpeechBrainFbank
 from earmark.nn import EcapaConfig, EcapaTdnn
 from networks import LARGE, SMALL, random_features, random_state
@@ -201,30 +202,25 @@ def test_errors_are_rows_beside_the_results(
 def test_bulk_work_goes_group_by_group(
     model: Embedder, waves: list[Array], expected: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("earmark.embedder._GROUP_FRAMES", 100)
-    read: list[int] = []
+    monkeypatch.setattr("earmark.embedder._GROUP_SAMPLES", 16_000)
+    read: list[weakref.ref[Array]] = []
+    held: list[int] = []
 
-    def recordings() -> Iterator[Array]:
-        yield from waves
+    def counting(*arguments: Any, **options: Any) -> Any:
+        held.append(sum(wave() is not None for wave in read))
+        audio = read_audio(*arguments, **options)
+        read.append(weakref.ref(audio.samples))
+        return audio
 
-    original = model.front_end
-
-    class Counting:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(original, name)
-
-        def __call__(self, samples: Array) -> Array:
-            read.append(len(samples))
-            return original(samples)
-
-    counted = copy.copy(model)
-    counted.front_end = Counting()
-    results = counted.embed_each(recordings())
+    monkeypatch.setattr("earmark.embedder.read_audio", counting)
+    results = model.embed_each(wave.astype(np.float64) for wave in waves)
     first = next(results)
-    # Two recordings, 76 and 19 frames, are not yet a group.
+    # Two recordings, of 12,000 and 3,000 samples, are not yet a group.
     assert len(read) == 3
     rows = [embedding for _, embedding, _ in [first, *results] if embedding is not None]
     np.testing.assert_array_equal(np.stack(rows), expected)
+    # No waveform outlives its group.
+    assert held == [0, 1, 2, 0, 1, 0, 1]
 
 
 # --- features
@@ -250,9 +246,30 @@ def test_features_in_every_form(model: Embedder) -> None:
         np.testing.assert_array_equal(model.embed_features(same), alone[2:3])
 
 
-def test_embed_is_the_front_end_and_embed_features(model: Embedder, waves: list[Array]) -> None:
+def test_embed_is_the_front_end_and_embed_features(
+    model: Embedder, waves: list[Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
     features = [model.front_end(item) for item in waves]
-    np.testing.assert_array_equal(model.embed_features(features), model.embed(waves))
+    expected = model.embed_features(features)
+    # All in one call of the engine.
+    monkeypatch.delattr(SpeechBrainFbank, "__call__")
+    np.testing.assert_array_equal(model.embed(waves), expected)
+
+
+@pytest.mark.parametrize("isa", _C.available_isas())
+def test_the_compiled_front_end_runs_before_the_network(
+    isa: str, model_path: Path, waves: list[Array]
+) -> None:
+    model = Embedder(model_path, isa=isa)
+    tensors, kernels = model._engine.trace(model.front_end.compiled, waves[0])
+    assert kernels["front_end"] == f"center_f32/{isa}"
+    assert {ran.split("/")[1] for ran in kernels.values()} == {isa}
+    np.testing.assert_array_equal(tensors["embedding"], model.embed(waves[0])[0])
+
+
+def test_a_misaligned_waveform(model: Embedder, waves: list[Array], expected: Array) -> None:
+    shifted = np.frombuffer(b"x" + waves[0].tobytes(), np.float32, len(waves[0]), 1)
+    np.testing.assert_array_equal(model.embed(shifted), expected[:1])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The SpeechBrain front end against its equations, written out in float64, and against torch."""
+"""The SpeechBrain front end against its equations in float64 and against torch; the same bits on
+every instruction set, with any number of threads, alone or in a list."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import math
 import pickle
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,28 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import earmark
+from earmark import _C
+from earmark.audio import read_audio
 from earmark.errors import AudioError, FormatError
 from earmark.frontend import SpeechBrainFbank, make_front_end
+from earmark.plan import make_engine
+from oracle.front_end import speechbrain_fbank as reference
+from plans import finish, start
 
-
-def reference(wave: NDArray[Any], n_mels: int = 80) -> NDArray[np.float64]:
-    """Fbank and sentence mean in float64, frame by frame, by the DFT's definition."""
-    padded = np.concatenate([np.zeros(200), wave.astype(np.float64), np.zeros(200)])
-    n = np.arange(400)
-    window = 0.54 - 0.46 * np.cos(2 * np.pi * n / 400)
-    dft = np.exp(-2j * np.pi * np.outer(n, np.arange(201)) / 400)
-    top = 2595 * math.log10(1 + 8000 / 700)
-    hz = [700 * (10 ** (top * i / (n_mels + 1) / 2595) - 1) for i in range(n_mels + 2)]
-    filters = np.zeros((201, n_mels))
-    for k in range(201):
-        for m in range(n_mels):
-            slope = (40 * k - hz[m + 1]) / (hz[m + 1] - hz[m])
-            filters[k, m] = max(0.0, min(1 + slope, 1 - slope))
-    starts = range(0, len(wave) + 1, 160)
-    power = np.abs(np.array([(padded[s : s + 400] * window) @ dft for s in starts])) ** 2
-    decibels = 10 * np.log10(np.maximum(power @ filters, 1e-10))
-    decibels = np.maximum(decibels, decibels.max() - 80)
-    return decibels - decibels.mean(axis=0)
+RECORDINGS = sorted((Path(earmark.__file__).parent / "data" / "recordings").glob("*.flac"))
 
 
 def torch_float32(wave: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -66,11 +56,31 @@ def glide(samples: int) -> NDArray[np.float32]:
     return (0.5 * np.sin(phase)).astype(np.float32)
 
 
-# Around the hop, half the window, the window, and the frames computed at once (64).
-@pytest.mark.parametrize(
-    "samples",
-    [1, 2, 159, 160, 161, 199, 200, 201, 399, 400, 401, 640, 10239, 10240, 10400, 30000],
-)
+def tone(hz: float, samples: int = 16000) -> NDArray[np.float64]:
+    return np.sin(2 * np.pi * hz * np.arange(samples) / 16000)
+
+
+HOSTILE = {
+    "a loud sine, then next to nothing": np.concatenate([tone(440), 1e-5 * noise(16000)]),
+    "a loud sine, then nothing": np.concatenate([tone(440), np.zeros(16000)]),
+    "next to nothing, then a loud sine": np.concatenate([1e-6 * noise(16000), tone(3210)]),
+    "square wave": np.sign(tone(100.3)),
+    "Nyquist": (-1.0) ** np.arange(8000),
+    "constant": np.ones(8000),
+    "impulse": np.eye(1, 5000, 2500)[0],
+    "a tone at the floor": 1e-6 * tone(1000),
+    "silence": np.zeros(8000),
+    "subnormal": np.full(5000, 1e-44),
+    "glide": glide(16000),
+    "largest float32": np.finfo(np.float32).max * np.sign(tone(1000, 5000)),
+}
+
+
+# Around the hop, half the window, the window, and the frames computed at once (8).
+EDGES = [1, 2, 159, 160, 161, 199, 200, 201, 399, 400, 401, 640, 1119, 1120, 1279, 1280, 1281, 2400]
+
+
+@pytest.mark.parametrize("samples", [*EDGES, 30000])
 def test_equals_reference_at_edge_lengths(samples: int) -> None:
     wave = noise(samples)
     features = SpeechBrainFbank()(wave)
@@ -91,6 +101,113 @@ def test_equals_reference(samples: int, seed: int, scale: float, n_mels: int) ->
     np.testing.assert_allclose(
         SpeechBrainFbank(n_mels)(wave), reference(wave, n_mels), rtol=0, atol=3e-5
     )
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_equals_reference_on_hostile_signals(name: str) -> None:
+    wave = HOSTILE[name].astype(np.float32)
+    np.testing.assert_allclose(SpeechBrainFbank()(wave), reference(wave), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_equals_reference_on_recordings(path: Path) -> None:
+    wave = read_audio(path).samples
+    np.testing.assert_allclose(SpeechBrainFbank()(wave), reference(wave), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("isa", _C.available_isas())
+@pytest.mark.parametrize("n_mels", [1, 17, 80, 400])
+def test_every_isa_gives_the_same_bits(isa: str, n_mels: int) -> None:
+    front_end = SpeechBrainFbank(n_mels).compiled
+    waves = [noise(samples) for samples in EDGES]
+    for wave in [*waves, *(wave.astype(np.float32) for wave in HOSTILE.values())]:
+        expected = front_end(wave, isa="scalar")
+        actual = front_end(wave, isa=isa)
+        assert _C.last_kernel() == f"center_f32/{isa}"
+        assert actual.tobytes() == expected.tobytes()
+
+
+def statistics_engine(n_mels: int, threads: int, isa: str = "") -> _C.Engine:
+    """Mean and standard deviation of every feature, straight from the front end."""
+    b = finish(start("f32", n_mels), "input")
+    return make_engine(b.plan, b.arrays, isa=isa, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_engine_gives_the_same_bits_with_any_threads_and_in_any_list(threads: int) -> None:
+    front_end = SpeechBrainFbank(70)
+    # The longest is shared between the threads, the others are dealt out where there are enough.
+    waves = [noise(n, n) for n in (700_000, 1, 4000, 30_000, 160, 4000, 9999, 12_345)]
+    expected = statistics_engine(70, 1).run([front_end(wave) for wave in waves])
+    engine = statistics_engine(70, threads)
+    assert engine.embed(front_end.compiled, waves).tobytes() == expected.tobytes()
+    alone = [engine.embed(front_end.compiled, [wave]) for wave in waves]
+    assert np.concatenate(alone).tobytes() == expected.tobytes()
+    assert engine.embed(front_end.compiled, []).shape == (0, 140)
+
+
+@pytest.mark.parametrize("isa", _C.available_isas())
+def test_the_engine_runs_the_front_end_of_its_isa(isa: str) -> None:
+    front_end = SpeechBrainFbank(20)
+    wave = noise(5000)
+    engine = statistics_engine(20, 2, isa)
+    _, kernels = engine.trace(front_end.compiled, wave)
+    assert kernels == {"front_end": f"center_f32/{isa}", "stats": f"stats_f32/{isa}"}
+    expected = engine.run([front_end(wave)])
+    np.testing.assert_array_equal(engine.embed(front_end.compiled, [wave]), expected)
+
+
+def spoiled(index: int, value: float) -> NDArray[np.float32]:
+    wave = noise(10_000)
+    wave[index] = value
+    return wave
+
+
+MISALIGNED = np.frombuffer(bytes(4005), np.float32, 1000, 1)
+
+
+@pytest.mark.parametrize(
+    ("wave", "message"),
+    [
+        (np.zeros(0, np.float32), "empty"),
+        (spoiled(9999, np.nan), "sample 9999 is nan"),
+        (spoiled(0, np.inf), "sample 0 is inf"),
+        (spoiled(4096, -np.inf), "sample 4096 is -inf"),
+        (np.zeros((1, 100), np.float32), "float32 of rank 2"),
+        (np.zeros((), np.float32), "rank 0"),
+        (np.zeros(100), r"\(n,\), got float64 of rank 1"),
+        (np.zeros(100, ">f4"), "got >f4"),
+        (np.zeros(100, np.int32), "got int32"),
+        (np.zeros(200, np.float32)[::2], "contiguous"),
+        (MISALIGNED, "aligned"),
+    ],
+)
+def test_bad_waveforms_in_the_compiled_part(wave: Any, message: str) -> None:
+    front_end = _C.SpeechBrainFbank(20)
+    engine = statistics_engine(20, 2)
+    for call in (
+        lambda: front_end(wave),
+        lambda: engine.embed(front_end, [noise(1000), wave]),
+        lambda: engine.trace(front_end, wave),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_bad_calls_of_the_compiled_part() -> None:
+    for n_mels in (0, -1, 401, 2**31 - 1):
+        with pytest.raises(ValueError, match=f"n_mels is {n_mels}, expected 1 to 400"):
+            _C.SpeechBrainFbank(n_mels)
+    front_end = _C.SpeechBrainFbank(20)
+    with pytest.raises(ValueError, match="sse9"):
+        front_end(noise(100), isa="sse9")
+    with pytest.raises(ValueError, match="waveform 0: the front end makes 20 float32 features"):
+        statistics_engine(21, 1).embed(front_end, [noise(100)])
+    with pytest.raises(ValueError, match="waveform 1: sample 7 is nan"):
+        statistics_engine(20, 1).embed(front_end, [noise(100), spoiled(7, np.nan)])
+    for nothing in (None, [0.5], b"1234"):
+        with pytest.raises(TypeError):
+            front_end(nothing)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wave", [noise(48000), glide(48000), noise(48000, 1, 1e-5)])
@@ -114,10 +231,12 @@ def test_silence_gives_zeros() -> None:
     assert not SpeechBrainFbank()(np.zeros(5000, np.float32)).any()
 
 
-def test_a_strided_view_is_read_rightly() -> None:
+def test_a_strided_or_misaligned_view_is_read_rightly() -> None:
     wave = noise(8000)
     front_end = SpeechBrainFbank()
     np.testing.assert_array_equal(front_end(wave[::2]), front_end(wave[::2].copy()))
+    shifted = np.frombuffer(b"x" + wave.tobytes(), np.float32, 8000, 1)
+    np.testing.assert_array_equal(front_end(shifted), front_end(wave))
 
 
 def test_the_mean_over_time_is_zero() -> None:
@@ -151,6 +270,7 @@ def test_samples_of_frames(frames: int) -> None:
         (np.zeros((1, 100), np.float32), r"float32 \(n,\), got float32 \(1, 100\)"),
         (np.zeros(100), "got float64"),
         (np.zeros(100, np.int16), "got int16"),
+        (spoiled(3, np.nan), "sample 3 is nan, not a finite number"),
     ],
 )
 def test_bad_waveforms(wave: Any, message: str) -> None:

@@ -120,13 +120,26 @@ py::array_t<float> run(const Engine& engine, const std::vector<py::array>& featu
   return embeddings;
 }
 
-py::tuple trace(const Engine& engine, const py::array& features) {
-  const Recording recording = recording_of(engine, features);
+py::array_t<float> embed(const Engine& engine, const FrontEnd& front_end,
+                         const std::vector<py::array>& arrays) {
+  std::vector<Waveform> waveforms;
+  for (const py::array& array : arrays) waveforms.push_back(waveform_of(array));
+  py::array_t<float> embeddings({static_cast<py::ssize_t>(arrays.size()),
+                                 static_cast<py::ssize_t>(engine.output().channels)});
+  float* out = embeddings.mutable_data();
+  const py::gil_scoped_release unlocked;
+  engine.embed(front_end, waveforms, out);
+  return embeddings;
+}
+
+// What `run(&kernels)` traces, as (tensors by name, kernels by op).
+template <class Run>
+py::tuple traced_by(const Run& run) {
   std::map<std::string, std::string> kernels;
   std::map<std::string, TracedTensor> traced;
   {
     const py::gil_scoped_release unlocked;
-    traced = engine.trace(recording, &kernels);
+    traced = run(&kernels);
   }
   py::dict tensors;
   for (const auto& [name, t] : traced) {
@@ -137,6 +150,16 @@ py::tuple trace(const Engine& engine, const py::array& features) {
     tensors[name.c_str()] = array;
   }
   return py::make_tuple(tensors, kernels);
+}
+
+py::tuple trace(const Engine& engine, const py::array& features) {
+  const Recording recording = recording_of(engine, features);
+  return traced_by([&](auto* kernels) { return engine.trace(recording, kernels); });
+}
+
+py::tuple trace_waveform(const Engine& engine, const FrontEnd& front_end, const py::array& array) {
+  const Waveform waveform = waveform_of(array);
+  return traced_by([&](auto* kernels) { return engine.trace(front_end, waveform, kernels); });
 }
 
 py::list profile(const Engine& engine, const py::array& features) {
@@ -172,6 +195,8 @@ void bind_engine(py::module_& m) {
       .def("why_not", &Engine::why_not, py::arg("length"))
       .def("arena_bytes", &Engine::arena_bytes, py::arg("length"))
       .def("run", &run, py::arg("features"))
+      .def("embed", &embed, py::arg("front_end"), py::arg("waveforms"))
       .def("trace", &trace, py::arg("features"))
+      .def("trace", &trace_waveform, py::arg("front_end"), py::arg("waveform"))
       .def("profile", &profile, py::arg("features"));
 }

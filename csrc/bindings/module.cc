@@ -4,5 +4,6 @@
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels and engine of earmark.";
   bind_runtime(m);
+  bind_front_end(m);
   bind_engine(m);
 }

@@ -1,5 +1,7 @@
 // The table row of one ISA; compiled once for each, with that ISA's flags and
 // EARMARK_ISA (namespace), _NAME, _ENUM, _ROW and _TILES defined by the build.
+#include <cstring>
+
 #include "cpu/kernels.h"
 #include "cpu/unroll.h"
 #if defined(__AVX2__)
@@ -16,6 +18,8 @@ void conv_f32(const ConvCallF32&, const EpilogueF32&, float* out, ptrdiff_t out_
 namespace {
 #include "cpu/frame_kernels.inl"
 #include "cpu/peak.inl"
+// Behind it, for EARMARK_RAN.
+#include "cpu/fbank.inl"
 }  // namespace
 
 }  // namespace EARMARK_ISA
@@ -41,6 +45,8 @@ const Kernels EARMARK_ISA_ROW = {
     .pwl_moments_s8 = EARMARK_ISA::pwl_moments_s8,
     .max_f32 = EARMARK_ISA::max_f32,
     .softmax_moments_f32 = EARMARK_ISA::softmax_moments_f32,
+    .fbank_f32 = EARMARK_ISA::fbank_f32,
+    .center_f32 = EARMARK_ISA::center_f32,
 };
 
 }  // namespace earmark

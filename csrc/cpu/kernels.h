@@ -11,6 +11,7 @@
 
 #include "core/softmax.h"
 #include "cpu/cpu_features.h"
+#include "cpu/fbank.h"
 #include "cpu/tiles.h"
 
 namespace earmark {
@@ -133,6 +134,14 @@ struct Kernels {
   void (*softmax_moments_f32)(const float* logits, int n_rows, int panel, const float* maximum,
                               const float* x, ptrdiff_t x_stride, int channels, double* s0,
                               double* s1, double* s2);
+
+  // Log mel energies in dB, before top_db and the mean: out[i * out_stride + m] for frames `frame`
+  // + i, i < n_frames <= FbankGeometry::kLanes, of the waveform with zeros beyond its ends. Returns
+  // the largest.
+  float (*fbank_f32)(const FbankTables&, const float* samples, int64_t n_samples, int64_t frame,
+                     int n_frames, float* out, ptrdiff_t out_stride);
+  // x = max(x, floor), minus its mean over the rows; in place.
+  void (*center_f32)(float* x, ptrdiff_t x_stride, int n_rows, int channels, float floor);
 };
 
 // Null where the ISA is not built; `kernels` throws then.

@@ -48,6 +48,7 @@ struct Engine::Context {
   Walk walk;
   Schedule schedule;
   AlignedBuffer<char> arena;
+  AlignedBuffer<float> features;
 };
 
 // Threads and contexts of this process.
@@ -205,30 +206,24 @@ void Engine::take_steps(Context& context, const Observer& after) const {
   }
 }
 
-void Engine::run(const std::vector<Recording>& recordings, float* embeddings) const {
-  for (const Recording& recording : recordings) {
-    const std::string reason = why_not(recording.length);
-    EARMARK_CHECK(reason.empty(), reason);
-  }
+void Engine::deal(const std::vector<int>& lengths, const Work& work) const {
   Runtime& rt = runtime();
-  const int channels = output().channels;
   // Longest first, so that the last ones to finish are short.
   std::vector<int> whole, shared;
-  for (size_t i = 0; i < recordings.size(); ++i) {
-    (recordings[i].length <= kWholeRecordingFrames ? whole : shared).push_back(static_cast<int>(i));
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    (lengths[i] <= kWholeRecordingFrames ? whole : shared).push_back(static_cast<int>(i));
   }
   if (threads_ == 1 || whole.size() < static_cast<size_t>(threads_)) {
     shared.insert(shared.end(), whole.begin(), whole.end());
     whole.clear();
   }
   std::stable_sort(whole.begin(), whole.end(),
-                   [&](int a, int b) { return recordings[a].length > recordings[b].length; });
+                   [&](int a, int b) { return lengths[a] > lengths[b]; });
   std::vector<std::exception_ptr> errors(whole.size());
   rt.pool.parallel_for(static_cast<int>(whole.size()), [&](int unit, int) {
     try {
       Lease context(rt);
-      const int i = whole[unit];
-      walk(*context, rt.single, recordings[i], embeddings + static_cast<size_t>(i) * channels);
+      work(whole[unit], *context, rt.single);
     } catch (...) {
       errors[unit] = std::current_exception();
     }
@@ -238,8 +233,60 @@ void Engine::run(const std::vector<Recording>& recordings, float* embeddings) co
   }
   for (const int i : shared) {
     Lease context(rt);
-    walk(*context, rt.pool, recordings[i], embeddings + static_cast<size_t>(i) * channels);
+    work(i, *context, rt.pool);
   }
+}
+
+void Engine::run(const std::vector<Recording>& recordings, float* embeddings) const {
+  std::vector<int> lengths;
+  for (const Recording& recording : recordings) {
+    const std::string reason = why_not(recording.length);
+    EARMARK_CHECK(reason.empty(), reason);
+    lengths.push_back(recording.length);
+  }
+  const size_t channels = output().channels;
+  deal(lengths, [&](int i, Context& context, ThreadPool& pool) {
+    walk(context, pool, recordings[i], embeddings + i * channels);
+  });
+}
+
+int Engine::checked_frames(const FrontEnd& front_end, const Waveform& waveform) const {
+  const Tensor& in = input();
+  EARMARK_CHECK(in.dtype == DType::kF32 && in.width == 1 && in.channels == front_end.n_features(),
+                "the front end makes ", front_end.n_features(),
+                " float32 features a frame, which is not the plan's 'input'");
+  const int length = front_end.checked_frames(waveform);
+  const std::string reason = why_not(length);
+  EARMARK_CHECK(reason.empty(), reason);
+  return length;
+}
+
+Recording Engine::features(const FrontEnd& front_end, const Waveform& waveform, int length,
+                           Context& context, ThreadPool& pool) const {
+  const size_t size = static_cast<size_t>(length) * front_end.n_features();
+  if (context.features.size() < size) {
+    context.features = AlignedBuffer<float>();
+    context.features = AlignedBuffer<float>(size);
+  }
+  front_end.run(kernels(isa_), pool, waveform, context.features.data());
+  return {context.features.data(), length};
+}
+
+void Engine::embed(const FrontEnd& front_end, const std::vector<Waveform>& waveforms,
+                   float* embeddings) const {
+  std::vector<int> lengths;
+  for (size_t i = 0; i < waveforms.size(); ++i) {
+    try {
+      lengths.push_back(checked_frames(front_end, waveforms[i]));
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument(concat("waveform ", i, ": ", error.what()));
+    }
+  }
+  const size_t channels = output().channels;
+  deal(lengths, [&](int i, Context& context, ThreadPool& pool) {
+    const Recording recording = features(front_end, waveforms[i], lengths[i], context, pool);
+    walk(context, pool, recording, embeddings + i * channels);
+  });
 }
 
 std::map<std::string, TracedTensor> Engine::trace(
@@ -255,6 +302,16 @@ std::map<std::string, TracedTensor> Engine::trace(
     traced[op.out->name] = copy(walk, *op.out);
   });
   return traced;
+}
+
+std::map<std::string, TracedTensor> Engine::trace(
+    const FrontEnd& front_end, const Waveform& waveform,
+    std::map<std::string, std::string>* kernels) const {
+  Context context;
+  const int length = checked_frames(front_end, waveform);
+  const Recording recording = features(front_end, waveform, length, context, runtime().single);
+  (*kernels)["front_end"] = last_kernel;
+  return trace(recording, kernels);
 }
 
 std::vector<OpProfile> Engine::profile(const Recording& recording) const {

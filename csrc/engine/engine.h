@@ -12,6 +12,7 @@
 #include <mutex>
 #include <vector>
 
+#include "engine/front_end.h"
 #include "engine/op.h"
 #include "engine/schedule.h"
 
@@ -60,9 +61,16 @@ class Engine {
 
   // embeddings: recordings.size() x output().channels float32.
   void run(const std::vector<Recording>& recordings, float* embeddings) const;
+  // From waveforms: waveforms.size() x output().channels float32. Features exist for the recordings
+  // at work only. Throws std::invalid_argument, naming the waveform, for one that cannot be run.
+  void embed(const FrontEnd& front_end, const std::vector<Waveform>& waveforms,
+             float* embeddings) const;
   // Every op's output, by tensor name, copied when the op had run; and which kernel ran last in
   // each op, by op name.
   std::map<std::string, TracedTensor> trace(const Recording& recording,
+                                            std::map<std::string, std::string>* kernels) const;
+  // From a waveform; the front end's kernel is that of "front_end".
+  std::map<std::string, TracedTensor> trace(const FrontEnd& front_end, const Waveform& waveform,
                                             std::map<std::string, std::string>* kernels) const;
   // Time, work and traffic of every op, in the plan's order, on all threads.
   std::vector<OpProfile> profile(const Recording& recording) const;
@@ -72,8 +80,15 @@ class Engine {
   struct Runtime;
   class Lease;
 
+  // Runs on one recording in a context of its own, on the pool's threads.
+  using Work = std::function<void(int recording, Context&, ThreadPool&)>;
+
   Runtime& runtime() const;
   using Observer = std::function<void(const Walk&, const Step&)>;
+  void deal(const std::vector<int>& lengths, const Work& work) const;
+  int checked_frames(const FrontEnd& front_end, const Waveform& waveform) const;
+  Recording features(const FrontEnd& front_end, const Waveform& waveform, int length,
+                     Context& context, ThreadPool& pool) const;
   void walk(Context& context, ThreadPool& pool, const Recording& recording, float* embedding) const;
   // All steps of a prepared context; `after` is called after each, if it is there.
   void take_steps(Context& context, const Observer& after) const;

@@ -1,9 +1,21 @@
 """Compiled kernels and engine of earmark."""
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+class FrontEnd:
+    """From a waveform to features; thread-safe."""
+
+    @property
+    def n_features(self) -> int: ...
+    def __call__(self, waveform: NDArray[np.float32], *, isa: str = ...) -> NDArray[np.float32]: ...
+
+class SpeechBrainFbank(FrontEnd):
+    """See docs/arithmetic.md, "Front end"."""
+
+    def __init__(self, n_mels: int) -> None: ...
 
 class Engine:
     """Runs a plan; thread-safe. See docs/file-format.md."""
@@ -20,7 +32,15 @@ class Engine:
     def why_not(self, length: int) -> str: ...
     def arena_bytes(self, length: int) -> int: ...
     def run(self, features: list[NDArray[Any]]) -> NDArray[np.float32]: ...
+    def embed(
+        self, front_end: FrontEnd, waveforms: list[NDArray[np.float32]]
+    ) -> NDArray[np.float32]: ...
+    @overload
     def trace(self, features: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]: ...
+    @overload
+    def trace(
+        self, front_end: FrontEnd, waveform: NDArray[np.float32]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, str]]: ...
     def profile(self, features: NDArray[Any]) -> list[dict[str, Any]]:
         """One walk, op by op: time, work and traffic, in the plan's order.
 

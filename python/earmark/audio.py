@@ -36,9 +36,9 @@ _MAX_CHANNELS = 32
 class Audio:
     """A recording ready for a front end.
 
-    ``samples``: float32 (n,), contiguous, finite, mono; full scale of integer formats is [-1, 1).
-    ``sample_rate_hz``: their rate. ``notes``: what was done to the recording on the way, such as
-    "2 channels averaged" or "resampled from 44100 to 16000 Hz"; empty when nothing was.
+    ``samples``: float32 (n,), contiguous, aligned, finite, mono; full scale of integer formats is
+    [-1, 1). ``sample_rate_hz``: their rate. ``notes``: what was done to the recording on the way,
+    such as "2 channels averaged" or "resampled from 44100 to 16000 Hz"; empty when nothing was.
     """
 
     samples: NDArray[np.float32]
@@ -133,7 +133,7 @@ def _read_array(
     convert = _converter(array.dtype, name)
     channels = frames.shape[1]
     if channels == 1 and rate == target_rate and array.dtype == np.float32:
-        samples = np.ascontiguousarray(frames[:, 0], dtype=np.float32)
+        samples = np.require(frames[:, 0], dtype=np.float32, requirements=["C", "A"])
         for begin in range(0, len(samples), _BLOCK_SAMPLES):
             _check_finite(samples[begin : begin + _BLOCK_SAMPLES], begin, name)
         _check_length(samples, len(samples), target_rate, min_samples, name)

@@ -19,10 +19,11 @@ from earmark.plan import INPUT, OUTPUT, make_engine
 
 Array = NDArray[Any]
 Embeddings = NDArray[np.float32]
+Wave = NDArray[np.float32]
 
 # Recordings are read and run in groups of about ten minutes of speech: enough to keep all threads
 # busy, little enough to hold.
-_GROUP_FRAMES = 60_000
+_GROUP_SAMPLES = 9_600_000
 
 _MAX_THREADS = 1024
 
@@ -130,10 +131,13 @@ class Embedder:
         items = list(recordings)
         done = 0
         for group in self._groups(items, sample_rate):
-            usable = [features for features, _ in group if features is not None]
-            rows = iter(self._engine.run(usable))
-            for features, error in group:
-                embedding = None if features is None else next(rows)
+            waves = [wave for wave, _ in group if wave is not None]
+            rows = iter(self._engine.embed(self.front_end.compiled, waves))
+            results = [(None if wave is None else next(rows), error) for wave, error in group]
+            # Also held by the generator, while it reads the next group.
+            group.clear()
+            waves.clear()
+            for embedding, error in results:
                 if embedding is not None and not np.isfinite(embedding).all():
                     embedding, error = None, "the embedding is not finite"
                 yield done, embedding, error
@@ -207,31 +211,29 @@ class Embedder:
 
     def _groups(
         self, items: list[Any], sample_rate: int
-    ) -> Iterator[list[tuple[Array | None, str]]]:
-        group: list[tuple[Array | None, str]] = []
-        frames = 0
+    ) -> Iterator[list[tuple[Wave | None, str]]]:
+        group: list[tuple[Wave | None, str]] = []
+        samples = 0
         for item in items:
-            features, error = None, ""
+            # The group alone holds the waveform, and gives it up before the next is read.
             try:
-                features = self._front_end(item, sample_rate)
-                frames += len(features)
+                group.append((self._read(item, sample_rate), ""))
             except AudioError as reason:
-                error = str(reason)
-            group.append((features, error))
-            if frames >= _GROUP_FRAMES:
+                group.append((None, str(reason)))
+            samples += len(group[-1][0]) if group[-1][0] is not None else 0
+            if samples >= _GROUP_SAMPLES:
                 yield group
-                group, frames = [], 0
+                group, samples = [], 0
         if group:
             yield group
 
-    def _front_end(self, item: Any, sample_rate: int) -> Array:
-        audio = read_audio(
+    def _read(self, item: Any, sample_rate: int) -> Wave:
+        return read_audio(
             item,
             sample_rate,
             target_rate=self.front_end.sample_rate_hz,
             min_samples=self._min_samples(),
-        )
-        return self.front_end(audio.samples)
+        ).samples
 
     def _min_samples(self) -> int:
         return max(self.front_end.min_samples, self.front_end.samples_of_frames(self.min_frames))

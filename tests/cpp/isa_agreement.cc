@@ -1,11 +1,11 @@
-// Random small plans on every instruction set that this machine has, compared tensor by tensor with
-// the scalar kernels. Needs no Python, so that a static build also runs where the package does not:
-// in an emulator of another processor, on a phone.
+// Random small plans and waveforms on every instruction set that this machine has, compared tensor
+// by tensor with the scalar kernels. Needs no Python, so that a static build also runs where the
+// package does not: in an emulator of another processor, on a phone.
 //
 //   isa_agreement [plans] [first seed]
 //
-// int8 ops have to give the same bits, and the kernels have to say that they are those of the
-// instruction set.
+// int8 ops and front ends have to give the same bits, and the kernels have to say that they are
+// those of the instruction set.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +15,7 @@
 
 #include "core/check.h"
 #include "engine/engine.h"
+#include "engine/speechbrain_fbank.h"
 #include "random_plan.h"
 
 namespace {
@@ -114,6 +115,28 @@ std::string disagreement(const RandomPlan& plan, const Trace& expected, const Tr
   return "";
 }
 
+// Features of a random waveform; empty if they agree.
+std::string front_end_disagreement(int seed, Isa isa, Count& count) {
+  Random random(seed);
+  const SpeechBrainFbank front_end(random.pick({1, 17, 80, 400}));
+  std::vector<float> samples(random.pick({1, 160, 401, 1279, 1280, 5000}));
+  const float scale = random.one_in(2) ? 1e-4f : 0.3f;
+  for (float& sample : samples) sample = random.real(scale);
+  const Waveform waveform = {samples.data(), static_cast<int64_t>(samples.size())};
+  const auto features = [&](Isa which) {
+    std::vector<float> out(front_end.frames(waveform.count) * front_end.n_features());
+    ThreadPool caller(1);
+    front_end.run(kernels(which), caller, waveform, out.data());
+    return out;
+  };
+  const std::vector<float> expected = features(Isa::kScalar), actual = features(isa);
+  if (last_kernel != concat("center_f32/", isa_name(isa))) return concat(last_kernel, " ran");
+  if (std::memcmp(expected.data(), actual.data(), expected.size() * sizeof(float)) != 0)
+    return "other features";
+  count.kernels.insert({"fbank_f32", "center_f32"});
+  return "";
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -133,6 +156,7 @@ int main(int argc, char** argv) {
         if (isa == isas.front()) expected = run(plan, Isa::kScalar);
         const Trace& actual = isa == Isa::kScalar ? expected : run(plan, isa);
         wrong = disagreement(plan, expected, actual, isa, counts[isa]);
+        if (wrong.empty()) wrong = front_end_disagreement(seed, isa, counts[isa]);
       } catch (const std::exception& error) {
         wrong = error.what();
       }
@@ -142,7 +166,7 @@ int main(int argc, char** argv) {
       return 1;
     }
   }
-  std::printf("int8 plans bit for bit, float32 plans within %g\n", kTolerance);
+  std::printf("int8 plans and features bit for bit, float32 plans within %g\n", kTolerance);
   for (const Isa isa : isas) {
     const Count& count = counts[isa];
     std::printf("%s: %d plans, %d tensors equal, by %zu kernels\n", isa_name(isa), plans,

@@ -1,7 +1,7 @@
 """Front ends: from a waveform to the normalised features that a family's networks were trained on.
 
-Another family's front end is a module beside :mod:`earmark.frontend.speechbrain` and a line in
-``_FRONT_ENDS``.
+Another family's front end is a module beside :mod:`earmark.frontend.speechbrain`, a class in
+``csrc/engine/`` and a line in ``_FRONT_ENDS``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark import _C
 from earmark.errors import FormatError
 from earmark.frontend.speechbrain import SpeechBrainFbank
 
@@ -43,9 +44,14 @@ class FrontEnd(Protocol):
     def __call__(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised features (T, n_features) of a mono waveform (n,) with samples in [-1, 1].
 
-        Raises AudioError for another rank or dtype and for fewer samples than ``min_samples``.
-        Finite samples are the caller's part (:func:`earmark.audio.read_audio` sees to it).
+        Raises AudioError for another rank or dtype, for fewer samples than ``min_samples``, and for
+        samples that are NaN or infinite.
         """
+        ...
+
+    @property
+    def compiled(self) -> _C.FrontEnd:
+        """The same in C++, which the engine runs in front of a network."""
         ...
 
     def spec(self) -> dict[str, Any]:
