@@ -1,5 +1,5 @@
 // attentive_pool_s8 and attentive_pool_f32: the attention's last layer, the softmax over time and
-// the weighted mean and standard deviation, one panel of channels at a time. The logits of at most
+// the weighted mean and standard deviation, one slice of channels at a time. The logits of at most
 // kBlockRows frames exist at once: where a recording is longer, the exact softmax computes them
 // twice, for the maximum and for the sums.
 #include <cmath>
@@ -34,48 +34,52 @@ class AttentivePool : public Op {
   }
 
  protected:
-  // How often the body of for_panels goes through the blocks.
+  // How often the body of for_slices goes through the blocks.
   virtual int sweeps() const { return 2; }
 
-  // Logits of one panel's columns for rows [first, first + rows): [rows][panel].
-  struct Panel {
+  // Logits of some panels for rows [first, first + rows): [rows][columns].
+  struct Slice {
     ConvCall<T, W> call;
     Logit* logits;
-    const T* values;  // row 0, first channel of the panel
+    const T* values;  // row 0, first channel of the slice
     ptrdiff_t values_stride;
     int channel;
-    int channels;
+    int columns;   // of whole panels
+    int channels;  // that there are of them
   };
 
-  // compute(panel) fills panel.logits; body(panel, blocks) gets for_blocks(each), which calls
+  // compute(slice) fills slice.logits; body(slice, blocks) gets for_blocks(each), which calls
   // each(first row, rows) with the logits of those rows in place.
   template <class Compute, class Body>
-  void for_panels(Walk& walk, const PackedConv<W>& packed, const Compute& compute,
+  void for_slices(Walk& walk, const PackedConv<W>& packed, const Compute& compute,
                   const Body& body) const {
     const Place& h = walk[*hidden_];
     const Place& x = walk[*values_];
     const int rows = x.length;
     const int block = std::min(rows, kBlockRows);
     const int width = packed.packing.panel;
+    const int count = kMaxPanel / width;  // a kernel that copies its rows does so once for them all
     const ConvScratch<T, W> layout(packed, block);
-    walk.reserve_scratch(layout.bytes() + sizeof(Logit) * block * width);
-    walk.pool->parallel_for(packed.panels, [&](int p, int thread) {
+    walk.reserve_scratch(layout.bytes() + sizeof(Logit) * block * width * count);
+    walk.pool->parallel_for((packed.panels + count - 1) / count, [&](int unit, int thread) {
+      const int p = unit * count, end = std::min(p + count, packed.panels);
       char* scratch = walk.scratch(thread);
       const T** pointers = layout.pointers(scratch);
-      Panel panel;
-      panel.logits = reinterpret_cast<Logit*>(scratch + layout.bytes());
-      panel.channel = p * width;
-      panel.channels = std::min(width, shape_.c_out - panel.channel);
-      panel.values = x.row<T>(0) + panel.channel;
-      panel.values_stride = x.stride;
+      Slice slice;
+      slice.logits = reinterpret_cast<Logit*>(scratch + layout.bytes());
+      slice.channel = p * width;
+      slice.columns = (end - p) * width;
+      slice.channels = std::min(slice.columns, shape_.c_out - slice.channel);
+      slice.values = x.row<T>(0) + slice.channel;
+      slice.values_stride = x.stride;
       int filled = -1;  // first row of the block whose logits are there
-      body(panel, [&](const auto& each) {
+      body(slice, [&](const auto& each) {
         for (int first = 0; first < rows; first += block) {
           const int n = std::min(block, rows - first);
           if (filled != first) {
             for (int r = 0; r < n; ++r) pointers[r] = h.row<T>(first + r);
-            panel.call = conv_call(packed, pointers, n, p, p + 1, layout.kernel(scratch));
-            compute(panel);
+            slice.call = conv_call(packed, pointers, n, p, end, layout.kernel(scratch));
+            compute(slice);
             filled = first;
           }
           each(first, n);
@@ -84,13 +88,13 @@ class AttentivePool : public Op {
     });
   }
 
-  // Mean and standard deviation of the panel from its sums, times unit(channel); the values' zero
+  // Mean and standard deviation of the slice from its sums, times unit(channel); the values' zero
   // point is taken off.
   template <class Sum, class Unit>
-  void finish(Walk& walk, const Panel& panel, const Sum* s0, const Sum* s1, const Sum* s2,
+  void finish(Walk& walk, const Slice& slice, const Sum* s0, const Sum* s1, const Sum* s2,
               double zero, const Unit& unit) const {
-    auto* y = walk[*out].vector<float>() + panel.channel;
-    for (int c = 0; c < panel.channels; ++c) {
+    auto* y = walk[*out].vector<float>() + slice.channel;
+    for (int c = 0; c < slice.channels; ++c) {
       const double mean = static_cast<double>(s1[c]) / static_cast<double>(s0[c]);
       const double variance = static_cast<double>(s2[c]) / static_cast<double>(s0[c]) - mean * mean;
       y[c] = static_cast<float>(mean - zero) * unit(c);
@@ -122,35 +126,34 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
 
   void run(Walk& walk, Range) const override {
     const Kernels& k = *walk.kernels;
-    const int width = packed_.packing.panel;
-    const auto compute = [&](const Panel& panel) {
-      k.conv_acc_s8(panel.call, packed_.initial.data(), panel.logits, width);
+    const auto compute = [&](const Slice& slice) {
+      k.conv_acc_s8(slice.call, packed_.initial.data(), slice.logits, slice.columns);
     };
-    for_panels(walk, packed_, compute, [&](const Panel& panel, const auto& for_blocks) {
+    for_slices(walk, packed_, compute, [&](const Slice& slice, const auto& for_blocks) {
       int64_t s0[kMaxPanel] = {}, s1[kMaxPanel] = {}, s2[kMaxPanel] = {};
       const Moments moments = {s0, s1, s2};
-      const float* multiplier = multiplier_.data() + panel.channel;
-      const auto values = [&](int first) { return panel.values + first * panel.values_stride; };
+      const float* multiplier = multiplier_.data() + slice.channel;
+      const auto values = [&](int first) { return slice.values + first * slice.values_stride; };
       if (pwl_) {
-        const float* offset = offset_.data() + panel.channel;
+        const float* offset = offset_.data() + slice.channel;
         const PiecewiseLinear pwl = {breakpoints_.data(), slopes_.data(), intercepts_.data(),
                                      pieces_ - 1,         bounds_[0],     bounds_[1]};
         for_blocks([&](int first, int rows) {
-          k.pwl_moments_s8(panel.logits, rows, width, multiplier, offset, pwl, values(first),
-                           panel.values_stride, panel.channels, moments);
+          k.pwl_moments_s8(slice.logits, rows, slice.columns, multiplier, offset, pwl,
+                           values(first), slice.values_stride, slice.channels, moments);
         });
       } else {
         int32_t maximum[kMaxPanel];
         std::fill(maximum, maximum + kMaxPanel, INT32_MIN);
-        for_blocks([&](int, int rows) { k.max_s32(panel.logits, rows, width, maximum); });
+        for_blocks([&](int, int rows) { k.max_s32(slice.logits, rows, slice.columns, maximum); });
         for_blocks([&](int first, int rows) {
-          k.softmax_moments_s8(panel.logits, rows, width, maximum, multiplier, values(first),
-                               panel.values_stride, panel.channels, moments);
+          k.softmax_moments_s8(slice.logits, rows, slice.columns, maximum, multiplier,
+                               values(first), slice.values_stride, slice.channels, moments);
         });
       }
       // The moments are of u - 128 = q: the zero point is the tensor's own.
-      finish(walk, panel, s0, s1, s2, values_->zero_point,
-             [&](int c) { return value_multiplier_[panel.channel + c]; });
+      finish(walk, slice, s0, s1, s2, values_->zero_point,
+             [&](int c) { return value_multiplier_[slice.channel + c]; });
     });
   }
 
@@ -192,24 +195,24 @@ class AttentivePoolF32 final : public AttentivePool<float, float, float> {
 
   void run(Walk& walk, Range) const override {
     const Kernels& k = *walk.kernels;
-    const int width = packed_.packing.panel;
     const EpilogueF32 epilogue = {epilogue_.offset.data(), nullptr, nullptr, false};
-    const auto compute = [&](const Panel& panel) {
-      k.conv_f32(panel.call, epilogue, panel.logits - panel.channel, width);
+    const auto compute = [&](const Slice& slice) {
+      k.conv_f32(slice.call, epilogue, slice.logits - slice.channel, slice.columns);
     };
-    for_panels(walk, packed_, compute, [&](const Panel& panel, const auto& for_blocks) {
+    for_slices(walk, packed_, compute, [&](const Slice& slice, const auto& for_blocks) {
       double s0[kMaxPanel] = {}, s1[kMaxPanel] = {}, s2[kMaxPanel] = {};
       float maximum[kMaxPanel];
       std::fill(maximum, maximum + kMaxPanel, -INFINITY);
-      // Columns behind the last channel are never written; only the panel's channels are looked at.
-      for_blocks(
-          [&](int, int rows) { k.max_f32(panel.logits, rows, width, panel.channels, maximum); });
-      for_blocks([&](int first, int rows) {
-        k.softmax_moments_f32(panel.logits, rows, width, maximum,
-                              panel.values + first * panel.values_stride, panel.values_stride,
-                              panel.channels, s0, s1, s2);
+      // Columns behind the last channel are never written; only the slice's channels are looked at.
+      for_blocks([&](int, int rows) {
+        k.max_f32(slice.logits, rows, slice.columns, slice.channels, maximum);
       });
-      finish(walk, panel, s0, s1, s2, 0.0, [](int) { return 1.0f; });
+      for_blocks([&](int first, int rows) {
+        k.softmax_moments_f32(slice.logits, rows, slice.columns, maximum,
+                              slice.values + first * slice.values_stride, slice.values_stride,
+                              slice.channels, s0, s1, s2);
+      });
+      finish(walk, slice, s0, s1, s2, 0.0, [](int) { return 1.0f; });
     });
   }
 
