@@ -11,6 +11,13 @@
 namespace earmark::EARMARK_ISA {
 namespace {
 
+EARMARK_FN __m256 load(const float* p, int n) {
+  if (n >= 8) return _mm256_loadu_ps(p);
+  float lanes[8] = {};
+  for (int i = 0; i < n; ++i) lanes[i] = p[i];
+  return _mm256_loadu_ps(lanes);
+}
+
 EARMARK_FN void store(float* out, __m256 v, int n) {
   if (n >= 8) {
     _mm256_storeu_ps(out, v);

@@ -15,10 +15,11 @@
 namespace earmark::EARMARK_ISA {
 namespace {
 
-EARMARK_FN void store(float* out, __m512 v, int n) {
-  const __mmask16 mask = static_cast<__mmask16>(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
-  _mm512_mask_storeu_ps(out, mask, v);
+EARMARK_FN __mmask16 lanes_below(int n) {
+  return static_cast<__mmask16>(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
 }
+EARMARK_FN __m512 load(const float* p, int n) { return _mm512_maskz_loadu_ps(lanes_below(n), p); }
+EARMARK_FN void store(float* p, __m512 v, int n) { _mm512_mask_storeu_ps(p, lanes_below(n), v); }
 
 }  // namespace
 }  // namespace earmark::EARMARK_ISA

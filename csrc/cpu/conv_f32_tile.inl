@@ -1,5 +1,5 @@
 // The float32 tile: kTileRows rows x two vectors of channels. The including file names the vector
-// type, its lanes, the intrinsics' prefix and store(out, v, n), which writes the first n lanes.
+// type, its lanes, the intrinsics' prefix, and load(p, n) and store(p, v, n) of the first n lanes.
 
 namespace earmark::EARMARK_ISA {
 namespace {
@@ -7,20 +7,48 @@ namespace {
 constexpr int kTileRows = EARMARK_ISA_TILES.f32.tile_rows;
 constexpr int kLanes = EARMARK_LANES;
 constexpr int kPanel = 2 * kLanes;
+constexpr int kBlockDepth = EARMARK_ISA_TILES.f32.block_depth;
 static_assert(kPanel == EARMARK_ISA_TILES.f32.panel);
 
+// Inputs [begin, end) of taps [tap_begin, tap_end), which lie one after another in the weights.
+struct DepthBlock {
+  int tap_begin, tap_end;
+  int begin, end;
+  bool first, last;
+};
+
+template <class Body>
+EARMARK_FN void for_each_depth_block(const ConvCallF32& call, const Body& body) {
+  const int depth = call.c_in_padded;
+  const int taps = depth < kBlockDepth ? kBlockDepth / depth : 1;
+  for (int tap = 0; tap < call.taps; tap += taps) {
+    const int tap_end = tap + taps < call.taps ? tap + taps : call.taps;
+    for (int begin = 0; begin < depth; begin += kBlockDepth) {
+      const int end = begin + kBlockDepth < depth ? begin + kBlockDepth : depth;
+      body(
+          {tap, tap_end, begin, end, tap == 0 && begin == 0, tap_end == call.taps && end == depth});
+    }
+  }
+}
+
+// Between blocks the sums are in `out`.
 template <int kRows>
-EARMARK_FN void tile(const ConvCallF32& call, const float* const* rows, const float* weights,
-                     int channel, const EpilogueF32& e, float* out, ptrdiff_t out_stride) {
+EARMARK_FN void tile(const ConvCallF32& call, const DepthBlock& block, const float* const* rows,
+                     const float* weights, int channel, const EpilogueF32& e, float* out,
+                     ptrdiff_t out_stride) {
   EARMARK_VECTOR acc[kRows][2];
-  unroll<kRows>(EARMARK_UNROLLED(r) {
-    acc[r.value][0] = EARMARK_V(set1_ps)(0.0f);
-    acc[r.value][1] = EARMARK_V(set1_ps)(0.0f);
+  unroll<2>(EARMARK_UNROLLED(j) {
+    const int c = channel + j.value * kLanes;
+    unroll<kRows>(EARMARK_UNROLLED(r) {
+      acc[r.value][j.value] = block.first ? EARMARK_V(set1_ps)(0.0f)
+                                          : load(out + r.value * out_stride + c, call.c_out - c);
+    });
   });
-  for (int tap = 0; tap < call.taps; ++tap) {
+  weights += (static_cast<ptrdiff_t>(block.tap_begin) * call.c_in_padded + block.begin) * kPanel;
+  for (int tap = block.tap_begin; tap < block.tap_end; ++tap) {
     const float* in[kRows];
     unroll<kRows>(EARMARK_UNROLLED(r) { in[r.value] = rows[r.value * call.taps + tap]; });
-    for (int k = 0; k < call.c_in_padded; ++k, weights += kPanel) {
+    for (int k = block.begin; k < block.end; ++k, weights += kPanel) {
       const EARMARK_VECTOR w0 = EARMARK_V(loadu_ps)(weights);
       const EARMARK_VECTOR w1 = EARMARK_V(loadu_ps)(weights + kLanes);
       unroll<kRows>(EARMARK_UNROLLED(r) {
@@ -29,6 +57,15 @@ EARMARK_FN void tile(const ConvCallF32& call, const float* const* rows, const fl
         acc[r.value][1] = EARMARK_V(fmadd_ps)(x, w1, acc[r.value][1]);
       });
     }
+  }
+  if (!block.last) {
+    unroll<2>(EARMARK_UNROLLED(j) {
+      const int c = channel + j.value * kLanes;
+      unroll<kRows>(EARMARK_UNROLLED(r) {
+        store(out + r.value * out_stride + c, acc[r.value][j.value], call.c_out - c);
+      });
+    });
+    return;
   }
   const EARMARK_VECTOR floor = EARMARK_V(set1_ps)(e.relu ? 0.0f : -__builtin_inff());
   unroll<2>(EARMARK_UNROLLED(j) {
@@ -50,19 +87,20 @@ EARMARK_FN void tile(const ConvCallF32& call, const float* const* rows, const fl
 
 void conv_f32(const ConvCallF32& call, const EpilogueF32& e, float* out, ptrdiff_t out_stride) {
   last_kernel = "conv_f32/" EARMARK_ISA_NAME;
-  for (int p = call.panel_begin; p < call.panel_end; ++p) {
-    const float* weights =
-        call.weights + static_cast<ptrdiff_t>(p) * call.taps * call.c_in_padded * kPanel;
-    const auto rows = [&](int r) { return call.rows + static_cast<ptrdiff_t>(r) * call.taps; };
-    int r = 0;
-    for (; r + kTileRows <= call.n_rows; r += kTileRows) {
-      tile<kTileRows>(call, rows(r), weights, p * kPanel, e, out + r * out_stride, out_stride);
-    }
-    with_index<kTileRows - 1>(
-        call.n_rows - r, EARMARK_UNROLLED(rest) {
-          tile<rest.value>(call, rows(r), weights, p * kPanel, e, out + r * out_stride, out_stride);
-        });
-  }
+  for_each_depth_block(
+      call, [&](const DepthBlock& block) __attribute__((always_inline)) {
+        for (int p = call.panel_begin; p < call.panel_end; ++p) {
+          const float* weights =
+              call.weights + static_cast<ptrdiff_t>(p) * call.taps * call.c_in_padded * kPanel;
+          const auto run = [&](auto n, int r) __attribute__((always_inline)) {
+            tile<n.value>(call, block, call.rows + static_cast<ptrdiff_t>(r) * call.taps, weights,
+                          p * kPanel, e, out + r * out_stride, out_stride);
+          };
+          int r = 0;
+          for (; r + kTileRows <= call.n_rows; r += kTileRows) run(Index<kTileRows>{}, r);
+          with_index<kTileRows - 1>(call.n_rows - r, EARMARK_UNROLLED(rest) { run(rest, r); });
+        }
+      });
 }
 
 }  // namespace earmark::EARMARK_ISA

@@ -10,6 +10,10 @@ struct Packing {
   int depth;
   int tile_rows;          // rows that one register tile covers
   int scratch_per_input;  // bytes of scratch for each row and (padded) input
+  // Where it is not 0, all rows and panels of a call go through so many inputs before the next
+  // ones: a panel's weights stay cached for all rows, and the inputs in the L2 cache for all
+  // panels. On Zen 3 a depth of 3072 ran at 36 GMAC/s without, at 42 with it.
+  int block_depth = 0;
 };
 
 struct Tiles {
@@ -19,9 +23,9 @@ struct Tiles {
 };
 
 inline constexpr Tiles kTilesScalar = {{16, 1, 1, 0}, {16, 1, 1, 0}};
-inline constexpr Tiles kTilesAvx2 = {{16, 2, 6, 2}, {16, 1, 6, 0}, {16, 4, 6, 3}};
-inline constexpr Tiles kTilesAvxVnni = {{16, 4, 6, 0}, {16, 1, 6, 0}};
-inline constexpr Tiles kTilesAvx512Vnni = {{64, 4, 6, 0}, {32, 1, 12, 0}};
+inline constexpr Tiles kTilesAvx2 = {{16, 2, 6, 2}, {16, 1, 6, 0, 1024}, {16, 4, 6, 3}};
+inline constexpr Tiles kTilesAvxVnni = {{16, 4, 6, 0}, {16, 1, 6, 0, 1024}};
+inline constexpr Tiles kTilesAvx512Vnni = {{64, 4, 6, 0}, {32, 1, 12, 0, 1024}};
 
 // The widest panel; per-channel arrays are padded to a multiple of it.
 inline constexpr int kMaxPanel = 64;

@@ -101,6 +101,13 @@ EMULATED void _mm512_mask_cvtepi32_storeu_epi8(void* p, __mmask16 mask, __m512i 
     if (mask >> i & 1) static_cast<uint8_t*>(p)[i] = static_cast<uint8_t>(a.lane[i]);
   }
 }
+EMULATED __m512 _mm512_maskz_loadu_ps(__mmask16 mask, const void* p) {
+  __m512 out = {};
+  for (int i = 0; i < 16; ++i) {
+    if (mask >> i & 1) std::memcpy(&out.lane[i], static_cast<const float*>(p) + i, sizeof(float));
+  }
+  return out;
+}
 EMULATED void _mm512_mask_storeu_ps(void* p, __mmask16 mask, __m512 a) {
   for (int i = 0; i < 16; ++i) {
     if (mask >> i & 1) std::memcpy(static_cast<float*>(p) + i, &a.lane[i], sizeof(float));

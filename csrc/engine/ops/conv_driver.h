@@ -24,8 +24,11 @@ class ConvGrid {
     const int tile = packed.packing.tile_rows;
     // A block's inputs are read once for each panel: they should stay in the L2 cache.
     constexpr size_t kBlockBytes = 256 << 10;
-    const size_t row_bytes = static_cast<size_t>(packed.shape.taps()) * packed.c_in_padded *
-                             std::max<size_t>(sizeof(W), packed.packing.scratch_per_input);
+    const int depth = packed.shape.taps() * packed.c_in_padded;
+    const int block_depth = packed.packing.block_depth;
+    const size_t row_bytes =
+        static_cast<size_t>(block_depth == 0 ? depth : std::min(depth, block_depth)) *
+        std::max<size_t>(sizeof(W), packed.packing.scratch_per_input);
     const int cached = static_cast<int>(std::min<size_t>(kBlockBytes / row_bytes, 384));
     row_block_ = std::max(cached / tile, 4) * tile;
     panel_block_ = panels_;
