@@ -12,10 +12,11 @@ import sys
 from typing import Any
 
 from _results import environment, installed, write_json
-from earmark.bench.compare import HEADER, compare, failures, prepared, rows
+from earmark.bench.compare import HEADER, compare, failures, in_own_process, prepared, rows
+from earmark.bench.measure import against_peak, measure
 from earmark.bench.models import Reference, Workload
 from earmark.bench.peers import ENGINES
-from earmark.bench.report import markdown_table
+from earmark.bench.report import OP_HEADER, markdown_table, op_rows
 
 
 def main() -> None:
@@ -27,7 +28,8 @@ def main() -> None:
     result: dict[str, Any] = {"environment": environment(), "shape": shape}
     print("preparing the models", file=sys.stderr)
     with prepared(workload, engines) as (models, reference):
-        result |= {"gmac": workload.gmac, "parameters": reference.parameters, "threads": {}}
+        result |= {"gmac": workload.gmac, "parameters": reference.parameters}
+        result |= {"threads": {}, "earmark": {}}
         _print_head(result["environment"], workload, reference)
         for threads in args.threads:
             measured = compare(
@@ -42,6 +44,13 @@ def main() -> None:
             result["threads"][str(threads)] = measured
             print(f"\n{threads} thread{'s' if threads > 1 else ''}\n")
             print(markdown_table(HEADER, rows(measured)), *failures(measured), sep="\n", flush=True)
+            if "earmark-int8" in engines:
+                own = in_own_process(
+                    measure, str(models / "int8.earmark"), None, args.frames, args.batch, threads
+                )
+                own |= against_peak(own, workload.config, "int8")
+                result["earmark"][str(threads)] = own
+                _print_own(own)
     default_name = f"ecapa-c{args.channels}-t{args.frames}-b{args.batch}"
     path = write_json(args.name or default_name, result)
     print(f"written: {path}", file=sys.stderr)
@@ -75,6 +84,17 @@ def _print_head(head: dict[str, Any], workload: Workload, reference: Reference) 
         f"{head['cpus_available']} CPUs, load average {head['load_average_1min']:.1f}\n"
         f"{versions}; commit {head['commit']}"
     )
+
+
+def _print_own(own: dict[str, Any]) -> None:
+    median = {name: latency["median_ms"] for name, latency in own["latency"].items()}
+    print(
+        f"\nearmark alone: {median['features']:.1f} ms, "
+        f"{own['gmac_per_s_nominal']:.1f} GMAC/s nominal, {100 * own['share_of_peak']:.1f} % of "
+        f"the measured peak of {own['peak_gmac_per_s']['s8']:.1f}; "
+        f"from the waveform {median['waveform'] / median['features']:.3f} times as long\n"
+    )
+    print(markdown_table(OP_HEADER, list(op_rows(own["ops"]))), flush=True)
 
 
 if __name__ == "__main__":

@@ -149,9 +149,9 @@ def load_network(models: Path) -> EcapaTdnn:
 def prepare(workload: Workload, models: Path, engines: list[str]) -> Reference:
     """Write every file that the given engines load into ``models``.
 
-    The weights are random and bell-shaped; the BatchNorm statistics are those of the layers' real inputs, so that
-    value ranges, and with them quantization, are like a trained network's. What the libraries
-    print goes to stderr.
+    The weights are random and bell-shaped; the BatchNorm statistics are those of the layers' real
+    inputs, so that value ranges, and with them quantization, are like a trained network's. What
+    the libraries print goes to stderr.
     """
     with contextlib.redirect_stdout(sys.stderr):
         return _prepare(workload, models, engines)

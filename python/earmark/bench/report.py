@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 _ISA_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 _PACKAGES = ("earmark", "numpy", "torch", "onnx", "onnxruntime", "openvino", "nncf")
+
+OP_HEADER = ["op", "layer", "number", "ms", "time", "GMAC/s", "of peak", "GB/s"]
 
 
 def environment() -> dict[str, Any]:
@@ -54,3 +57,25 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def op_rows(ops: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """A table's rows under ``OP_HEADER``: ops of one kind and size as one, the most time first."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for op in ops:
+        groups.setdefault((op["op"], op["macs"], op["bytes"]), []).append(op)
+    for group in sorted(groups.values(), key=lambda group: -sum(op["ms"] for op in group)):
+        first, total = group[0], sum(op["ms"] for op in group)
+        # GMAC/s of equal ops over the group: equal work over the mean time.
+        scale = len(group) * first["ms"] / total
+        computes = first["macs"] > 0
+        yield [
+            first["op"],
+            first["name"] + (", ..." if len(group) > 1 else ""),
+            str(len(group)),
+            f"{total:.3f}",
+            f"{100 * sum(op['share_of_time'] for op in group):.1f}%",
+            f"{scale * first['gmac_per_s']:.1f}" if computes else "",
+            f"{100 * scale * first['share_of_peak']:.1f}%" if computes else "",
+            f"{scale * first['gb_per_s']:.2f}",
+        ]

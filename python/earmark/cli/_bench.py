@@ -192,6 +192,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _measured_lines(measured: dict[str, Any]) -> Iterator[str]:
+    from earmark.bench.report import OP_HEADER, op_rows
+
     recording, peak = measured["recording"], measured["peak_gmac_per_s"]
     yield (
         f"{_threads(measured['threads'])}, {measured['isa']}; recordings of "
@@ -227,30 +229,7 @@ def _measured_lines(measured: dict[str, Any]) -> Iterator[str]:
         ],
     )
     yield ""
-    header = ["op", "layer", "number", "ms", "time", "GMAC/s", "of peak", "GB/s"]
-    yield from table(header, _op_rows(measured["ops"]))
-
-
-def _op_rows(ops: list[dict[str, Any]]) -> Iterator[list[str]]:
-    """Ops of one kind and size as one row, the most time first."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for op in ops:
-        groups.setdefault((op["op"], op["macs"], op["bytes"]), []).append(op)
-    for group in sorted(groups.values(), key=lambda group: -sum(op["ms"] for op in group)):
-        first, total = group[0], sum(op["ms"] for op in group)
-        # GMAC/s of equal ops over the group: equal work over the mean time.
-        scale = len(group) * first["ms"] / total
-        computes = first["macs"] > 0
-        yield [
-            first["op"],
-            first["name"] + (", ..." if len(group) > 1 else ""),
-            str(len(group)),
-            f"{total:.3f}",
-            f"{100 * sum(op['share_of_time'] for op in group):.1f}%",
-            f"{scale * first['gmac_per_s']:.1f}" if computes else "",
-            f"{100 * scale * first['share_of_peak']:.1f}%" if computes else "",
-            f"{scale * first['gb_per_s']:.2f}",
-        ]
+    yield from table(OP_HEADER, op_rows(measured["ops"]))
 
 
 def _peer_lines(threads: str, engines: dict[str, Any]) -> Iterator[str]:
