@@ -47,7 +47,7 @@ PackedConvS8 pack_s8(Isa isa, const ConvShape& shape, const int8_t* weight) {
     packed.pairs = pack_paired(shape, packed.c_in_padded, weight);
     packed.paired = packed.pairs.panels.data();
     // With a fifth more products the other way is as fast.
-    if (5 * packed.pairs.extra <= packed.pairs.vectors - packed.pairs.extra) return packed;
+    if (5 * packed.pairs.extra <= packed.pairs.vectors.size() - packed.pairs.extra) return packed;
   }
   return pack<PackedConvS8>(isa, tiles.s8, shape, weight);
 }

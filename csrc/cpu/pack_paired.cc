@@ -1,7 +1,6 @@
 #include "cpu/pack_paired.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 namespace earmark {
@@ -18,10 +17,7 @@ constexpr int kMaxSum = 128;
 // The orders in which a kernel's copy of a row holds four inputs; neighbours are a pair.
 constexpr int kPairings[3][4] = {{0, 1, 2, 3}, {0, 2, 1, 3}, {0, 3, 1, 2}};
 
-struct Vector {
-  int8_t weight[kLanes][4] = {};  // [channel][input]
-};
-static_assert(sizeof(Vector) == kLanes * 4);
+using Vector = PairedVector;
 
 // One group of inputs in one pairing, for the channels of a panel.
 struct Group {
@@ -85,7 +81,12 @@ struct Stream {
 PairedWeights pack_paired(const ConvShape& shape, int c_in_padded, const int8_t* weight) {
   const int groups_a_tap = c_in_padded / 4;
   PairedWeights packed;
+  const size_t panels = (shape.c_out + kPanel - 1) / kPanel;
+  const size_t groups = panels * shape.taps() * groups_a_tap;
   Stream all;
+  // Space for a fifth more, beyond which the result is not used.
+  all.vectors.reserve(groups * kVectors * 6 / 5);
+  all.offsets.reserve(groups * 7 / 5);
   for (int begin = 0; begin < shape.c_out; begin += kPanel) {
     const int end = std::min(begin + kPanel, shape.c_out);
     Stream extra[kVectors];
@@ -115,17 +116,15 @@ PairedWeights pack_paired(const ConvShape& shape, int c_in_padded, const int8_t*
       all.append(extra[j]);
     }
   }
-  packed.vectors = static_cast<int64_t>(all.vectors.size());
-  packed.weights = AlignedBuffer<int8_t>(all.vectors.size() * sizeof(Vector));
-  std::memcpy(packed.weights.data(), all.vectors.data(), packed.weights.size());
+  packed.vectors = std::move(all.vectors);
   packed.offsets = std::move(all.offsets);
-  const int8_t* weights = packed.weights.data();
+  const Vector* vectors = packed.vectors.data();
   const int32_t* offsets = packed.offsets.data();
   for (PairedPanel& panel : packed.panels) {
-    panel.weights = weights;
+    panel.weights = vectors->weight[0];
     panel.offsets = offsets;
     const int extra = panel.extra[0] + panel.extra[1];
-    weights += static_cast<ptrdiff_t>(panel.groups * kVectors + extra) * sizeof(Vector);
+    vectors += panel.groups * kVectors + extra;
     offsets += panel.groups + extra;
   }
   return packed;

@@ -10,19 +10,20 @@
 #include <vector>
 
 #include "core/conv_shape.h"
-#include "cpu/aligned_buffer.h"
 #include "cpu/kernels.h"
 
 namespace earmark {
 
+// Weights of four inputs for 8 channels.
+struct alignas(32) PairedVector {
+  int8_t weight[8][4] = {};
+};
+
 struct PairedWeights {
-  AlignedBuffer<int8_t> weights;
+  std::vector<PairedVector> vectors;
   std::vector<int32_t> offsets;
   std::vector<PairedPanel> panels;  // point into the two
-
-  // Vectors of 8 channels x 4 inputs, and how many of them are there because of a split.
-  int64_t vectors = 0;
-  int64_t extra = 0;
+  size_t extra = 0;                 // vectors that are there because of a split
 };
 
 // In panels of 16 channels. weight: [c_out][taps][c_in]; c_in_padded: a multiple of 4.
