@@ -49,11 +49,11 @@ wheel: .venv-demo/.created
 	.venv/bin/pip install -q --no-deps -r requirements-speechbrain.txt
 	touch $@
 
-# Editable: Python sources are used from the tree, only a change in C++ needs a new build. pip would warn that
-# speechbrain lacks torchaudio, which is on purpose.
+# Editable: Python sources are used from the tree, only a change in C++ needs a new build. Not stripped, for a test
+# reads the machine code. pip would warn that speechbrain lacks torchaudio, which is on purpose.
 .venv/.installed: .venv/.dependencies $(CPP_SOURCES) $(TEST_CPP_SOURCES) CMakeLists.txt pyproject.toml
 	.venv/bin/pip install -q --no-build-isolation --no-warn-conflicts -C build-dir=build/test \
-		-C cmake.define.EARMARK_EMULATED_ISA=ON -e '.[test,torch]'
+		-C cmake.define.EARMARK_EMULATED_ISA=ON -C install.strip=false -e '.[test,torch]'
 	touch $@
 
 .venv-bench/.installed: .venv-bench/.created benchmarks/requirements.txt \
