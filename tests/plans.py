@@ -105,3 +105,9 @@ def check_bits(b: PlanBuilder, features: Array, isa: str, kernels: Mapping[str, 
         for name, values in expected.items():
             equal_bits(traced[name], values, name)
         equal_bits(engine.run([features])[0], expected[OUTPUT], OUTPUT)
+
+
+def width_out(width: int, attributes: dict[str, Any]) -> int:
+    (_, kernel), (_, stride) = attributes["kernel"], attributes["stride"]
+    (_, dilation), (_, padding) = attributes["dilation"], attributes["padding"]
+    return (width + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,22 +16,13 @@ import earmark
 from earmark.cli import main
 from earmark.metrics import cosine_score
 
+from .commands import Cli, Outcome
+
 DATA = Path(earmark.__file__).parent / "data"
 MODEL = str(DATA / "demo-int8.earmark")
 RECORDINGS = DATA / "recordings"
 SAME = (str(RECORDINGS / "adam-1.flac"), str(RECORDINGS / "adam-2.flac"))
 DIFFERENT = (str(RECORDINGS / "adam-1.flac"), str(RECORDINGS / "travis-2.flac"))
-
-
-class Outcome(NamedTuple):
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
 
 
 @pytest.fixture

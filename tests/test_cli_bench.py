@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 import earmark
+from commands import Cli, Outcome
 from earmark import _C
 from earmark.bench import compare, measure, peers
 from earmark.cli import main
@@ -20,17 +20,6 @@ from networks import SMALL
 from paths import one_torch_thread
 
 MODEL = str(Path(earmark.__file__).parent / "data" / "demo-int8.earmark")
-
-
-class Outcome(NamedTuple):
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Each integer op of each instruction set against the oracle, bit for bit; float ops within bounds.
+"""Each integer op of each instruction set against the oracle, bit for bit.
 
 Inputs are int8 frames, so that any value reaches any op; what ops read and write are views, so that
 rows are strided. Every test has the kernels say which of them ran.
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,11 +21,11 @@ from plans import (
     Array,
     add_vector,
     check_bits,
-    equal_bits,
     finish,
     random_frames,
     start,
     view,
+    width_out,
     with_extremes,
 )
 
@@ -64,12 +63,6 @@ def geometries(draw: st.DrawFn) -> dict[str, Any]:
         "pad_mode": mode,
     }
     return {"width": width, "attributes": attributes}
-
-
-def width_out(width: int, attributes: dict[str, Any]) -> int:
-    (_, kernel), (_, stride) = attributes["kernel"], attributes["stride"]
-    (_, dilation), (_, padding) = attributes["dilation"], attributes["padding"]
-    return (width + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
 def epilogue_s8(
@@ -537,202 +530,6 @@ def test_attentive_pool_of_constants(isa: str, value: int) -> None:
     expected = network.run(b.plan, b.arrays, features)[OUTPUT][:17]
     factor = np.broadcast_to(b.arrays["op.value_multiplier"], 17)
     np.testing.assert_array_equal(expected, np.float32(value - 5) * factor)
-
-
-# Float ops: hardly worse than torch. Sums may be reordered, so that a sum's error is measured by
-# the magnitude of what is summed.
-
-
-def check_float(
-    b: PlanBuilder,
-    features: Array,
-    isa: str,
-    kernel: str,
-    by_torch: Array,
-    magnitude: float | None = None,
-) -> None:
-    """The op's error against float64 is at most twice that of torch's float32, plus two ulp.
-
-    magnitude: of which these ulp are, by default that of the largest result.
-    """
-    truth = network.run(b.plan, b.arrays, features)
-    engine = make_engine(b.plan, b.arrays, isa=isa, threads=1)
-    traced, ran = engine.trace(features)
-    assert ran["op"] == f"{kernel}/{isa}"
-    out = next(op["out"] for op in b.ops if op["name"] == "op")
-    exact, actual = truth[out], traced[out]
-    assert (actual.dtype, actual.shape) == (np.float32, exact.shape)
-    ulp = np.spacing(np.float32(np.abs(exact).max() if magnitude is None else magnitude))
-    allowed = 2 * np.abs(by_torch.reshape(exact.shape) - exact).max() + 2 * ulp
-    assert np.abs(actual - exact).max() <= allowed
-    # How the work is dealt out to threads changes nothing.
-    for threads in (1, 2):
-        other = make_engine(b.plan, b.arrays, isa=isa, threads=threads)
-        equal_bits(other.run([features])[0], traced[OUTPUT], OUTPUT)
-
-
-def tensor(values: Array) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values))
-
-
-FLOAT_CONVS = [
-    # frames, width, c_in, c_out, kernel, stride, dilation, padding, mode
-    (1, 1, 1, 1, (1, 1), (1, 1), (1, 1), (0, 0), "zero"),
-    (97, 1, 80, 65, (5, 1), (1, 1), (1, 1), (2, 0), "reflect"),
-    (13, 1, 17, 33, (3, 1), (1, 1), (4, 1), (4, 0), "reflect"),
-    (12, 1, 64, 64, (3, 1), (2, 1), (2, 1), (2, 0), "zero"),
-    (11, 5, 3, 31, (3, 3), (1, 2), (1, 1), (1, 1), "zero"),
-    (7, 4, 16, 130, (5, 3), (2, 1), (1, 1), (2, 1), "reflect"),
-    (97, 1, 130, 63, (1, 1), (1, 1), (1, 1), (0, 0), "zero"),
-    # Deeper than one block of inputs: within a tap, a tap each, some taps each.
-    (13, 1, 2100, 33, (1, 1), (1, 1), (1, 1), (0, 0), "zero"),
-    (13, 1, 700, 17, (3, 1), (1, 1), (2, 1), (2, 0), "zero"),
-    (7, 1, 400, 17, (5, 1), (1, 1), (1, 1), (2, 0), "reflect"),
-]
-
-
-@each_isa
-@pytest.mark.parametrize("shape", FLOAT_CONVS, ids=lambda s: "x".join(map(str, s[:4])))
-@pytest.mark.parametrize("activation", [None, "tanh"])
-def test_conv_f32(isa: str, shape: tuple[Any, ...], activation: str | None) -> None:
-    frames, width, c_in, c_out, kernel, stride, dilation, padding, mode = shape
-    rng = np.random.default_rng(c_out)
-    weight = random_f32(rng, c_out, *kernel, c_in, scale=(c_in * np.prod(kernel)) ** -0.5)
-    rows = random_f32(rng, 3, c_out)
-    x = random_f32(rng, frames, width, c_in + 3)
-    b = start("f32", c_in + 3, width=width)
-    source = view(b, "x", INPUT, 2, c_in)
-    attributes = {
-        "kernel": list(kernel), "stride": list(stride), "dilation": list(dilation),
-        "padding": list(padding), "pad_mode": mode, "relu": True, "activation": activation,
-    }  # fmt: skip
-    b.tensor("base", "frames", "f32", c_out + 2, width=width_out(width, attributes))
-    out = view(b, "op.out", "base", 1, c_out)
-    arrays = {"weight": weight, "epilogue": rows}
-    b.op("conv_f32", "op", arrays, **{"in": source}, out=out, **attributes)
-    finish(b, out)
-
-    image = tensor(x[..., 2 : 2 + c_in]).permute(2, 0, 1)[None]
-    sides = (padding[1], padding[1], padding[0], padding[0])
-    if mode == "reflect":
-        image = torch.nn.functional.pad(image, sides, mode="reflect")
-    kernels = tensor(weight).permute(0, 3, 1, 2)
-    by_torch = torch.nn.functional.conv2d(
-        image, kernels, tensor(rows[0]), stride=stride, dilation=dilation,
-        padding=padding if mode == "zero" else 0,
-    )[0].permute(1, 2, 0)  # fmt: skip
-    by_torch = torch.relu(by_torch) * tensor(rows[1]) + tensor(rows[2])
-    if activation == "tanh":
-        by_torch = torch.tanh(by_torch)
-    magnitude = np.abs(weight).sum(axis=(1, 2, 3)).max() * np.abs(x).mean() * np.abs(rows[1]).max()
-    features = x[:, 0] if width == 1 else x
-    ran = "tanh_f32" if activation == "tanh" else "conv_f32"
-    check_float(b, np.ascontiguousarray(features), isa, ran, by_torch.numpy(), magnitude)
-
-
-@each_isa
-def test_tanh_and_sigmoid_over_their_whole_range(isa: str) -> None:
-    """Through a layer that does nothing else."""
-    x = np.concatenate([np.linspace(-12, 12, 4001), np.logspace(-30, 2, 500), [0.0]])
-    x = np.concatenate([x, -x[-501:]]).astype(np.float32)
-    b = start("f32", 1)
-    b.tensor("out", "frames", "f32", 1)
-    one = {"weight": np.ones((1, 1, 1, 1), np.float32), "epilogue": np.zeros((1, 1), np.float32)}
-    b.op("conv_f32", "op", one, **{"in": INPUT}, out="out", activation="tanh")
-    finish(b, "out")
-    by_torch = torch.tanh(tensor(x)).numpy()
-    check_float(b, x[:, None], isa, "tanh_f32", by_torch)
-    engine = make_engine(b.plan, b.arrays, isa=isa)
-    traced = engine.trace(x[:, None])[0]["out"][:, 0]
-    np.testing.assert_allclose(traced, np.tanh(x.astype(np.float64)), rtol=1e-6)
-
-    x = np.ascontiguousarray(x[::9])
-    b = start("f32", len(x))
-    b.tensor("mean", "vector", "f32", len(x))
-    b.op("stats_f32", "mean", **{"in": INPUT}, out="mean")
-    b.tensor(OUTPUT, "vector", "f32", len(x))
-    weight = np.zeros((len(x), len(x)), np.float32)
-    np.fill_diagonal(weight, 1)
-    arrays = {"weight": weight, "epilogue": np.zeros((1, len(x)), np.float32)}
-    b.op("dense_f32", "op", arrays, **{"in": "mean"}, out=OUTPUT, activation="sigmoid")
-    check_float(b, x[None], isa, "conv_f32", torch.sigmoid(tensor(x)).numpy())
-
-
-@each_isa
-@pytest.mark.parametrize("channels", [1, 17, 130])
-def test_add_f32(isa: str, channels: int) -> None:
-    rng = np.random.default_rng(channels)
-    for gated in (False, True):
-        b = start("f32", 2 * channels)
-        x, r = view(b, "x", INPUT, 0, channels), view(b, "r", INPUT, channels, channels)
-        if gated:
-            b.tensor("gate", "vector", "f32", channels)
-            b.op("stats_f32", "gate", **{"in": x}, out="gate")
-        b.tensor("out", "frames", "f32", channels)
-        gate = "gate" if gated else None
-        b.op("add_f32", "op", **{"in": x}, residual=r, gate=gate, out="out")
-        finish(b, "out")
-        features = random_f32(rng, 97, 2 * channels)
-        a, c = tensor(features[:, :channels]), tensor(features[:, channels:])
-        by_torch = a * a.mean(dim=0) + c if gated else a + c
-        check_float(b, features, isa, "add_f32", by_torch.numpy())
-
-
-@each_isa
-@pytest.mark.parametrize(("frames", "channels"), [(1, 3), (13, 65), (3000, 17)])
-def test_stats_f32(isa: str, frames: int, channels: int) -> None:
-    x = random_f32(np.random.default_rng(frames), frames, channels) + np.float32(3)
-    b = start("f32", channels)
-    b.tensor(OUTPUT, "vector", "f32", 2 * channels)
-    more = {"std": True, "min_variance": 1e-12}
-    b.op("stats_f32", "op", **{"in": INPUT}, out=OUTPUT, **more)
-    mean = tensor(x).mean(dim=0)
-    std = ((tensor(x) - mean) ** 2).mean(dim=0).clamp(1e-12).sqrt()
-    check_float(b, x, isa, "stats_f32", torch.cat([mean, std]).numpy())
-
-
-@each_isa
-@pytest.mark.parametrize(("c_in", "c_out"), [(1, 1), (17, 130), (600, 65)])
-@pytest.mark.parametrize("activation", [None, "relu", "sigmoid"])
-@pytest.mark.parametrize("affine", [False, True])
-def test_dense_f32(isa: str, c_in: int, c_out: int, activation: str | None, affine: bool) -> None:
-    rng = np.random.default_rng(c_in)
-    x = random_f32(rng, 1, c_in)
-    weight, rows = random_f32(rng, c_out, c_in), random_f32(rng, 3 if affine else 1, c_out)
-    b = start("f32", c_in)
-    b.tensor("mean", "vector", "f32", c_in)
-    b.op("stats_f32", "mean", **{"in": INPUT}, out="mean")
-    b.tensor(OUTPUT, "vector", "f32", c_out)
-    arrays = {"weight": weight, "epilogue": rows}
-    b.op("dense_f32", "op", arrays, **{"in": "mean"}, out=OUTPUT, activation=activation)
-    y = torch.nn.functional.linear(tensor(x[0]), tensor(weight), tensor(rows[0]))
-    y = torch.relu(y) if activation == "relu" else y
-    y = y * tensor(rows[1]) + tensor(rows[2]) if affine else y
-    y = torch.sigmoid(y) if activation == "sigmoid" else y
-    check_float(b, x, isa, "conv_f32", y.numpy())
-
-
-@each_isa
-@pytest.mark.parametrize(
-    ("frames", "c_in", "channels"), [(1, 1, 1), (13, 16, 65), (97, 64, 130), (2500, 3, 33)]
-)
-def test_attentive_pool_f32(isa: str, frames: int, c_in: int, channels: int) -> None:
-    rng = np.random.default_rng(frames)
-    features = random_f32(rng, frames, c_in + channels)
-    features[:, c_in:] += 2
-    weight = random_f32(rng, channels, c_in, scale=2 * c_in**-0.5)
-    bias = random_f32(rng, 1, channels)
-    b = start("f32", c_in + channels)
-    h, x = view(b, "h", INPUT, 0, c_in), view(b, "x", INPUT, c_in, channels)
-    b.tensor(OUTPUT, "vector", "f32", 2 * channels)
-    arrays = {"weight": weight, "epilogue": bias}
-    more = {"values": x, "min_variance": 1e-12}
-    b.op("attentive_pool_f32", "op", arrays, **{"in": h}, out=OUTPUT, **more)
-    hidden, values = tensor(features[:, :c_in]), tensor(features[:, c_in:])
-    share = torch.softmax(hidden @ tensor(weight).T + tensor(bias[0]), dim=0)
-    mean = (share * values).sum(dim=0)
-    std = (share * (values - mean) ** 2).sum(dim=0).clamp(1e-12).sqrt()
-    check_float(b, features, isa, "softmax_moments_f32", torch.cat([mean, std]).numpy())
 
 
 def test_oracle_covers_every_op() -> None:

@@ -109,7 +109,7 @@ def test_no_sanitizer_reports_anything(package: Path) -> None:
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONPATH": os.pathsep.join(map(str, [package, site["purelib"], site["platlib"]])),
     }
-    files = [f"tests/test_{name}.py" for name in ("ops", "plan", "network", "frontend")]
+    files = [f"tests/test_{name}.py" for name in ("ops", "ops_f32", "plan", "network", "frontend")]
     # -S: an editable install would put its own earmark first. -s: reports go to stderr itself.
     options = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-k", TESTS]
     done = subprocess.run(
