@@ -249,3 +249,19 @@ def test_op(benchmark: BenchmarkFixture, peaks: dict[str, float], name: str) -> 
         "gb_per_s": 1e-9 * op["bytes"] / seconds,
         "peak_gmac_per_s": peaks,
     }
+
+
+@pytest.mark.benchmark(group="ops")
+@pytest.mark.parametrize("name", ["front end"])
+def test_front_end(benchmark: BenchmarkFixture, name: str) -> None:
+    front_end = _C.SpeechBrainFbank(MELS)
+    wave = RNG.normal(0, 0.1, 160 * (FRAMES - 1)).astype(np.float32)
+    features = benchmark.pedantic(front_end, (wave,), rounds=ROUNDS, warmup_rounds=WARM_UP)
+    if benchmark.disabled:
+        return
+    benchmark.extra_info |= {
+        "kernel": _C.last_kernel(),
+        "gmac_per_s": 0.0,
+        "share_of_peak": 0.0,
+        "gb_per_s": 1e-9 * (wave.nbytes + features.nbytes) / benchmark.stats.stats.median,
+    }

@@ -6,6 +6,7 @@ bits, so that no other test would notice. Speed itself is not tested here.
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
@@ -46,8 +47,7 @@ def functions() -> dict[str, list[tuple[int, str]]]:
             lines = found.setdefault(start[1].split("(")[0], [])
         elif match := LINE.match(line):
             lines.append((int(match[1], 16), match[2]))
-    if not any(name.startswith("earmark::") for name in found):
-        pytest.skip("the extension is stripped")
+    assert "earmark::scalar::conv_s8" in found, "stripped; make test builds it with its symbols"
     return found
 
 
@@ -71,8 +71,10 @@ def innermost_loops(lines: list[tuple[int, str]]) -> list[list[str]]:
 def test_no_accumulator_on_the_stack(
     name: str, functions: dict[str, list[tuple[int, str]]]
 ) -> None:
-    if name not in functions:
-        pytest.skip("not built")
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("kernels of another processor")
+    if name not in functions and "avx_vnni::" in name:
+        pytest.skip("the compiler does not know AVX-VNNI")
     multiply, products, rows = TILES[name]
     tiles = [
         loop

@@ -2,7 +2,9 @@
 // when the weights are packed (pack_paired.h), for VPMADDUBSW saturates: 2 * 255 * 127 > 32767.
 //
 // Paired: weights split so that no pair can saturate. VPMADDUBSW, VPMADDWD by ones and VPADDD for
-// 32 products; 97 GMAC/s on a 3.2 GHz Zen 3, where the other way reaches 79.
+// 32 products: two instructions of the multipliers for as many products as the other way has one
+// for 16, and half its additions. 87 GMAC/s on Zen 3, where the other way reaches 74 (1024 -> 1024,
+// benchmarks/test_kernels.py).
 //
 // Widened: bytes become int16, activations once per call, weights as they are read. VPMADDWD and
 // VPADDD for 16 products.

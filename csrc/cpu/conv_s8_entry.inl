@@ -1,7 +1,6 @@
 // The two kernels of the table. The including file has defined, on top of conv_s8_tile.inl,
-//   with_source(call, body)    body(source): source.multiply<kRows>(row, panel, initial) returns
-//   the
-//                              tile of kRows rows and a panel
+// with_source(call, body), which calls body(source): source.multiply<kRows>(row, panel, initial)
+// returns the tile of kRows rows and a panel.
 
 namespace earmark::EARMARK_ISA {
 namespace {

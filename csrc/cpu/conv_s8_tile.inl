@@ -25,9 +25,8 @@ EARMARK_FN Ints broadcast_4_bytes(const void* p) {
   return EARMARK_V(set1_epi32)(bytes);
 }
 
-template <int kRowCount>
+template <int kRows>
 struct Tile {
-  static constexpr int kRows = kRowCount;
   Ints sum[kRows][kVectors];
 };
 

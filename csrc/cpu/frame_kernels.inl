@@ -130,19 +130,19 @@ static void tanh_f32(float* x, ptrdiff_t x_stride, int n_rows, int channels) {
   }
 }
 
-static void max_s32(const int32_t* acc, int n_rows, int panel, int32_t* __restrict maximum) {
+static void max_s32(const int32_t* acc, int n_rows, int columns, int32_t* __restrict maximum) {
   EARMARK_RAN("max_s32");
   for (int r = 0; r < n_rows; ++r) {
-    const int32_t* __restrict in = acc + static_cast<ptrdiff_t>(r) * panel;
-    for (int c = 0; c < panel; ++c) maximum[c] = in[c] > maximum[c] ? in[c] : maximum[c];
+    const int32_t* __restrict in = acc + static_cast<ptrdiff_t>(r) * columns;
+    for (int c = 0; c < columns; ++c) maximum[c] = in[c] > maximum[c] ? in[c] : maximum[c];
   }
 }
 
 // Adds E, E*q and E*q*q of up to 16 rows in int32. E = 4096 * high + low with high <= 4096, so that
 // each product is at most 2^26 and 16 of them fit.
 template <class Numerator>
-EARMARK_FN void moments_block(const Numerator& numerator, const int32_t* acc, int n_rows, int panel,
-                              const uint8_t* x, ptrdiff_t x_stride, int channels,
+EARMARK_FN void moments_block(const Numerator& numerator, const int32_t* acc, int n_rows,
+                              int columns, const uint8_t* x, ptrdiff_t x_stride, int channels,
                               const Moments& m) {
   constexpr int kBlock = 16;
   for (int c0 = 0; c0 < channels; c0 += 16) {
@@ -151,7 +151,7 @@ EARMARK_FN void moments_block(const Numerator& numerator, const int32_t* acc, in
       const int r1 = n_rows - r0 < kBlock ? n_rows : r0 + kBlock;
       int32_t e0[16] = {}, low1[16] = {}, high1[16] = {}, low2[16] = {}, high2[16] = {};
       for (int r = r0; r < r1; ++r) {
-        const int32_t* __restrict in = acc + static_cast<ptrdiff_t>(r) * panel + c0;
+        const int32_t* __restrict in = acc + static_cast<ptrdiff_t>(r) * columns + c0;
         const uint8_t* __restrict u = x + r * x_stride + c0;
         // All 16 lanes, whatever n is: rows may be read past their end, and spare lanes are dropped
         // below.
@@ -177,7 +177,7 @@ EARMARK_FN void moments_block(const Numerator& numerator, const int32_t* acc, in
   }
 }
 
-static void softmax_moments_s8(const int32_t* acc, int n_rows, int panel, const int32_t* maximum,
+static void softmax_moments_s8(const int32_t* acc, int n_rows, int columns, const int32_t* maximum,
                                const float* multiplier, const uint8_t* x, ptrdiff_t x_stride,
                                int channels, const Moments& m) {
   EARMARK_RAN("softmax_moments_s8");
@@ -185,10 +185,10 @@ static void softmax_moments_s8(const int32_t* acc, int n_rows, int panel, const 
       [=](int32_t sum, int c) __attribute__((always_inline)) {
         return exp_numerator(static_cast<float>(sum - maximum[c]) * multiplier[c]);
       },
-      acc, n_rows, panel, x, x_stride, channels, m);
+      acc, n_rows, columns, x, x_stride, channels, m);
 }
 
-static void pwl_moments_s8(const int32_t* acc, int n_rows, int panel, const float* multiplier,
+static void pwl_moments_s8(const int32_t* acc, int n_rows, int columns, const float* multiplier,
                            const float* offset, const PiecewiseLinear& pwl, const uint8_t* x,
                            ptrdiff_t x_stride, int channels, const Moments& m) {
   EARMARK_RAN("pwl_moments_s8");
@@ -196,24 +196,24 @@ static void pwl_moments_s8(const int32_t* acc, int n_rows, int panel, const floa
       [=](int32_t sum, int c) __attribute__((always_inline)) {
         return pwl_numerator(pwl, static_cast<float>(sum) * multiplier[c] + offset[c]);
       },
-      acc, n_rows, panel, x, x_stride, channels, m);
+      acc, n_rows, columns, x, x_stride, channels, m);
 }
 
-static void max_f32(const float* logits, int n_rows, int panel, int channels,
+static void max_f32(const float* logits, int n_rows, int columns, int channels,
                     float* __restrict maximum) {
   EARMARK_RAN("max_f32");
   for (int r = 0; r < n_rows; ++r) {
-    const float* __restrict in = logits + static_cast<ptrdiff_t>(r) * panel;
+    const float* __restrict in = logits + static_cast<ptrdiff_t>(r) * columns;
     for (int c = 0; c < channels; ++c) maximum[c] = in[c] > maximum[c] ? in[c] : maximum[c];
   }
 }
 
-static void softmax_moments_f32(const float* logits, int n_rows, int panel, const float* maximum,
+static void softmax_moments_f32(const float* logits, int n_rows, int columns, const float* maximum,
                                 const float* x, ptrdiff_t x_stride, int channels, double* s0,
                                 double* s1, double* s2) {
   EARMARK_RAN("softmax_moments_f32");
   for (int r = 0; r < n_rows; ++r) {
-    const float* __restrict in = logits + static_cast<ptrdiff_t>(r) * panel;
+    const float* __restrict in = logits + static_cast<ptrdiff_t>(r) * columns;
     const float* __restrict v = x + r * x_stride;
     for (int c = 0; c < channels; ++c) {
       const double e = exp_f32(in[c] - maximum[c]);

@@ -65,7 +65,7 @@ struct EpilogueF32 {
   bool relu;
 };
 
-// Sums of attentive pooling for the channels of one panel.
+// Sums of attentive pooling, by channel.
 struct Moments {
   int64_t* s0;
   int64_t* s1;
@@ -121,17 +121,17 @@ struct Kernels {
                    int table_size, uint8_t* out, ptrdiff_t out_stride, int n_rows, int channels);
   void (*tanh_f32)(float* x, ptrdiff_t x_stride, int n_rows, int channels);
 
-  // Attentive pooling, one panel: maximum of the sums, then the moments of q weighted with the
-  // numerators.
-  void (*max_s32)(const int32_t* acc, int n_rows, int panel, int32_t* maximum);
-  void (*softmax_moments_s8)(const int32_t* acc, int n_rows, int panel, const int32_t* maximum,
+  // Attentive pooling, `columns` of some panels side by side: maximum of the sums, then the moments
+  // of q weighted with the numerators.
+  void (*max_s32)(const int32_t* acc, int n_rows, int columns, int32_t* maximum);
+  void (*softmax_moments_s8)(const int32_t* acc, int n_rows, int columns, const int32_t* maximum,
                              const float* multiplier, const uint8_t* x, ptrdiff_t x_stride,
                              int channels, const Moments&);
-  void (*pwl_moments_s8)(const int32_t* acc, int n_rows, int panel, const float* multiplier,
+  void (*pwl_moments_s8)(const int32_t* acc, int n_rows, int columns, const float* multiplier,
                          const float* offset, const PiecewiseLinear&, const uint8_t* x,
                          ptrdiff_t x_stride, int channels, const Moments&);
-  void (*max_f32)(const float* logits, int n_rows, int panel, int channels, float* maximum);
-  void (*softmax_moments_f32)(const float* logits, int n_rows, int panel, const float* maximum,
+  void (*max_f32)(const float* logits, int n_rows, int columns, int channels, float* maximum);
+  void (*softmax_moments_f32)(const float* logits, int n_rows, int columns, const float* maximum,
                               const float* x, ptrdiff_t x_stride, int channels, double* s0,
                               double* s1, double* s2);
 
