@@ -31,11 +31,13 @@ EARMARK_FN float round_even(float v) {
   return (v + kMagic) - kMagic;
 }
 
-// Round half to even for 0 <= v <= 2^24; from 2^23 on a float32 is an integer already.
-EARMARK_FN int32_t round_even_24(float v) {
-  constexpr float kMagic = 8388608.0f;  // 2^23
-  const float rounded = (v + kMagic) - kMagic;
-  return static_cast<int32_t>(v < kMagic ? rounded : v);
+// Round half to even, |v| <= 2^24: one instruction where `round_even` needs two and a conversion.
+EARMARK_FN int32_t to_int_even(float v) {
+#if defined(__CUDA_ARCH__)
+  return __float2int_rn(v);
+#else
+  return __builtin_irintf(v);
+#endif
 }
 
 EARMARK_FN float clamp(float v, float low, float high) {
@@ -47,15 +49,13 @@ EARMARK_FN float clamp(float v, float low, float high) {
 EARMARK_FN uint8_t requantize_u8(float v, int zero_u8) {
   const float low = static_cast<float>(-zero_u8);
   const float high = static_cast<float>(255 - zero_u8);
-  return static_cast<uint8_t>(static_cast<int32_t>(round_even(clamp(v, low, high))) + zero_u8);
+  return static_cast<uint8_t>(to_int_even(clamp(v, low, high)) + zero_u8);
 }
 
 // Position of v in a table of `size` entries whose middle is v = 0.
 EARMARK_FN int32_t table_index(float v, int size) {
   const int half = size / 2;
-  return static_cast<int32_t>(
-             round_even(clamp(v, static_cast<float>(-half), static_cast<float>(half - 1)))) +
-         half;
+  return to_int_even(clamp(v, static_cast<float>(-half), static_cast<float>(half - 1))) + half;
 }
 
 }  // namespace earmark

@@ -20,19 +20,32 @@ EARMARK_FN float exp2_polynomial(float f) {
   return p * f + 1.0f;
 }
 
-EARMARK_FN float power_of_two(int32_t exponent) {  // -126 .. 127
-  const int32_t bits = (exponent + 127) << 23;
+EARMARK_FN uint32_t bits_of(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+EARMARK_FN float float_of(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
+}
+
+EARMARK_FN float power_of_two(int32_t exponent) {  // -126 .. 127
+  return float_of(static_cast<uint32_t>(exponent + 127) << 23);
 }
 
 // E of the exact softmax: round(2^24 * exp(d)), d <= 0.
 EARMARK_FN int32_t exp_numerator(float d) {
   d = d > -20.0f ? d : -20.0f;  // 2^24 * exp(-20) rounds to 0
   const float y = d * 1.44269504f;
-  const float n = round_even(y);
-  return round_even_24(exp2_polynomial(y - n) * power_of_two(static_cast<int32_t>(n) + 24));
+  // n + 24 stands in the last bits of the sum; shifted to where a float has its exponent, it
+  // multiplies by 2^(n + 24).
+  constexpr float kMagic = 12582912.0f + 24.0f;  // as in round_even
+  const float shifted = y + kMagic;
+  const float p = exp2_polynomial(y - (shifted - kMagic));
+  return to_int_even(float_of(bits_of(p) + (bits_of(shifted) << 23)));
 }
 
 // exp for the float32 layers, any finite argument; saturates instead of overflowing.
@@ -70,7 +83,7 @@ struct PiecewiseLinear {
 EARMARK_FN int32_t pwl_numerator(const PiecewiseLinear& pwl, float v) {
   int piece = 0;
   for (int i = 0; i < pwl.count; ++i) piece += pwl.breakpoints[i] <= v;
-  return round_even_24(clamp(v * pwl.slopes[piece] + pwl.intercepts[piece], pwl.low, pwl.high));
+  return to_int_even(clamp(v * pwl.slopes[piece] + pwl.intercepts[piece], pwl.low, pwl.high));
 }
 
 }  // namespace earmark

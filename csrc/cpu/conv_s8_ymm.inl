@@ -17,9 +17,7 @@ EARMARK_FN Ints load_ints(const void* p) {
 }
 EARMARK_FN void store_ints(void* p, Ints v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 
-EARMARK_FN Ints to_ints(__m256 v) {
-  return _mm256_cvttps_epi32(_mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
+EARMARK_FN Ints to_ints(__m256 v) { return _mm256_cvtps_epi32(v); }
 
 EARMARK_FN void store_bytes(uint8_t* out, Ints v, int n) {
   const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));

@@ -138,38 +138,60 @@ static void max_s32(const int32_t* acc, int n_rows, int columns, int32_t* __rest
   }
 }
 
-// Adds E, E*q and E*q*q of up to 16 rows in int32. E = 4096 * high + low with high <= 4096, so that
-// each product is at most 2^26 and 16 of them fit.
+// Vectors of the ISA's width, for sums that would be spilled if left to the compiler's own
+// vectorisation. GCC 12 converts vectors of bytes one by one, hence the intrinsics.
+#if defined(__AVX512F__)
+using Lanes = int32_t __attribute__((vector_size(64)));
+EARMARK_FN Lanes load_bytes(const uint8_t* p) {
+  return reinterpret_cast<Lanes>(
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+#elif defined(__AVX2__)
+using Lanes = int32_t __attribute__((vector_size(32)));
+EARMARK_FN Lanes load_bytes(const uint8_t* p) {
+  return reinterpret_cast<Lanes>(
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+#else
+using Lanes = int32_t __attribute__((vector_size(16)));
+EARMARK_FN Lanes load_bytes(const uint8_t* p) { return Lanes{p[0], p[1], p[2], p[3]}; }
+#endif
+
+// Adds E, E*q and E*q*q. E = 4096 * high + low with high <= 4096, so that each product is at most
+// 2^26 and those of 16 rows fit int32. Numerators of a block of rows first, then their sums:
+// together they would want more registers than there are.
 template <class Numerator>
 EARMARK_FN void moments_block(const Numerator& numerator, const int32_t* acc, int n_rows,
                               int columns, const uint8_t* x, ptrdiff_t x_stride, int channels,
                               const Moments& m) {
   constexpr int kBlock = 16;
-  for (int c0 = 0; c0 < channels; c0 += 16) {
-    const int n = channels - c0 < 16 ? channels - c0 : 16;
-    for (int r0 = 0; r0 < n_rows; r0 += kBlock) {
-      const int r1 = n_rows - r0 < kBlock ? n_rows : r0 + kBlock;
-      int32_t e0[16] = {}, low1[16] = {}, high1[16] = {}, low2[16] = {}, high2[16] = {};
-      for (int r = r0; r < r1; ++r) {
-        const int32_t* __restrict in = acc + static_cast<ptrdiff_t>(r) * columns + c0;
-        const uint8_t* __restrict u = x + r * x_stride + c0;
-        // All 16 lanes, whatever n is: rows may be read past their end, and spare lanes are dropped
-        // below.
-        for (int c = 0; c < 16; ++c) {
-          const int32_t q = u[c] - 128;
-          const int32_t e = numerator(in[c], c0 + c);
-          const int32_t low = e & 4095;
-          const int32_t high = e >> 12;
-          const int32_t square = q * q;
-          e0[c] += e;
-          low1[c] += low * q;
-          high1[c] += high * q;
-          low2[c] += low * square;
-          high2[c] += high * square;
-        }
+  constexpr int kLanes = sizeof(Lanes) / sizeof(int32_t);
+  alignas(64) int32_t e[kBlock][kMaxPanel];
+  for (int r0 = 0; r0 < n_rows; r0 += kBlock) {
+    const int rows = n_rows - r0 < kBlock ? n_rows - r0 : kBlock;
+    for (int r = 0; r < rows; ++r) {
+      const int32_t* __restrict in = acc + static_cast<ptrdiff_t>(r0 + r) * columns;
+      for (int c = 0; c < columns; ++c) e[r][c] = numerator(in[c], c);
+    }
+    for (int c0 = 0; c0 < channels; c0 += kLanes) {
+      const int n = channels - c0 < kLanes ? channels - c0 : kLanes;
+      Lanes sum = {}, low1 = {}, high1 = {}, low2 = {}, high2 = {};
+      for (int r = 0; r < rows; ++r) {
+        // All lanes, whatever n is: rows may be read past their end.
+        Lanes numerators;
+        std::memcpy(&numerators, &e[r][c0], sizeof numerators);
+        const Lanes q = load_bytes(x + (r0 + r) * x_stride + c0) - 128;
+        const Lanes square = q * q;
+        const Lanes low = numerators & 4095;
+        const Lanes high = numerators >> 12;
+        sum += numerators;
+        low1 += low * q;
+        high1 += high * q;
+        low2 += low * square;
+        high2 += high * square;
       }
       for (int c = 0; c < n; ++c) {
-        m.s0[c0 + c] += e0[c];
+        m.s0[c0 + c] += sum[c];
         m.s1[c0 + c] += static_cast<int64_t>(high1[c]) * 4096 + low1[c];
         m.s2[c0 + c] += static_cast<int64_t>(high2[c]) * 4096 + low2[c];
       }
