@@ -1,4 +1,4 @@
-"""Random int8 and float32 arrays, with the extremes often, and constants of a softmax in pieces."""
+"""Random int8 and float32 arrays, with the extremes often, and constants of other softmaxes."""
 
 from __future__ import annotations
 
@@ -45,3 +45,8 @@ def pwl_arrays(breakpoints: Sequence[float]) -> dict[str, Array]:
         "intercepts": intercepts.astype(np.float32),
         "bounds": np.array([1, 2**24], np.float32),
     }
+
+
+def table_array(entries: int) -> Array:
+    """2^24 * exp(v - 12) at equal steps from -4 to 12, at least 1."""
+    return np.maximum(2.0**24 * np.exp(np.linspace(-4, 12, entries) - 12), 1).astype(np.float32)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arrays import PWL_BREAKPOINTS, pwl_arrays, random_f32, random_s8, random_weight
+from arrays import pwl_arrays, random_f32, random_s8, random_weight, table_array
 from earmark import _C
 from earmark.plan import INPUT, OUTPUT, PlanBuilder, make_engine
 from oracle import network, ops
@@ -471,7 +471,7 @@ def pool_plan(
         "value_multiplier": one_or_all(rng, with_extremes(rng, random_f32(rng, channels), [0.0])),
     }
     if softmax == "pwl":
-        pieces = pwl_arrays(PWL_BREAKPOINTS[: int(rng.integers(1, 6))])
+        pieces = pwl_arrays(np.linspace(-4, 4, int(rng.integers(2, 7))))
         if rng.random() < 0.2:
             ends = np.array([3, 3e6], np.float32)
             one = pwl_arrays([0.0])
@@ -483,16 +483,25 @@ def pool_plan(
             }
         offset = with_extremes(rng, random_f32(rng, channels, scale=2), MULTIPLIERS)
         arrays |= {**pieces, "offset": one_or_all(rng, offset)}
+    if softmax == "table":
+        entries = int(rng.choice([2, 3, 64, 257]))
+        arrays["multiplier"] = (arrays["multiplier"] * np.float32(entries / 8)).clip(TINY, HUGE)
+        offset = with_extremes(rng, random_f32(rng, channels, scale=entries / 2), MULTIPLIERS)
+        arrays |= {"table": table_array(entries), "offset": one_or_all(rng, offset)}
     more = {"softmax": softmax, "min_variance": float(rng.choice([0.0, 0.5]))}
     b.op("attentive_pool_s8", "op", arrays, **{"in": h}, values=x, out=OUTPUT, **more)
     return b
 
 
-POOL_KERNELS = {"exact": "softmax_moments_s8", "pwl": "pwl_moments_s8"}
+POOL_KERNELS = {
+    "exact": "softmax_moments_s8",
+    "pwl": "pwl_moments_s8",
+    "table": "table_moments_s8",
+}
 
 
 @each_isa
-@pytest.mark.parametrize("softmax", ["exact", "pwl"])
+@pytest.mark.parametrize("softmax", POOL_KERNELS)
 @settings(max_examples=30, deadline=None)
 @given(SEEDS, FRAMES, CHANNELS, CHANNELS, st.tuples(ZEROS, ZEROS))
 def test_attentive_pool_s8(
@@ -511,7 +520,7 @@ def test_attentive_pool_s8(
 
 
 @each_isa
-@pytest.mark.parametrize("softmax", ["exact", "pwl"])
+@pytest.mark.parametrize("softmax", POOL_KERNELS)
 @pytest.mark.parametrize("frames", [1023, 1024, 1025, 3001])
 def test_attentive_pool_s8_in_blocks(isa: str, softmax: str, frames: int) -> None:
     rng = np.random.default_rng(frames)

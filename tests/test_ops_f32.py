@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from arrays import random_f32
+from arrays import pwl_arrays, random_f32, table_array
 from earmark import _C
 from earmark.plan import INPUT, OUTPUT, PlanBuilder, make_engine
-from oracle import network
+from oracle import network, ops
 from plans import Array, equal_bits, finish, start, view, width_out
 
 each_isa = pytest.mark.parametrize("isa", _C.available_isas())
@@ -189,11 +189,23 @@ def test_dense_f32(isa: str, c_in: int, c_out: int, activation: str | None, affi
     check_float(b, x, isa, "conv_f32", y.numpy())
 
 
+def pool_function(softmax: str) -> dict[str, Array]:
+    """Arrays of a softmax of small logits."""
+    if softmax == "exact":
+        return {}
+    if softmax == "table":
+        return {"table": table_array(200), "range": np.array([-6, 4], np.float32)}
+    known = {"pwl 1": 1, "pwl 2": 2, "pwl 4": 4, "pwl 6": 6}[softmax]
+    arrays = pwl_arrays(np.linspace(-4, 4, known))
+    return {**arrays, "bounds": np.array([1e3, 2.0**30], np.float32)}
+
+
 @each_isa
+@pytest.mark.parametrize("softmax", ["exact", "pwl 1", "pwl 2", "pwl 4", "pwl 6", "table"])
 @pytest.mark.parametrize(
     ("frames", "c_in", "channels"), [(1, 1, 1), (13, 16, 65), (97, 64, 130), (2500, 3, 33)]
 )
-def test_attentive_pool_f32(isa: str, frames: int, c_in: int, channels: int) -> None:
+def test_attentive_pool_f32(isa: str, softmax: str, frames: int, c_in: int, channels: int) -> None:
     rng = np.random.default_rng(frames)
     features = random_f32(rng, frames, c_in + channels)
     features[:, c_in:] += 2
@@ -202,11 +214,16 @@ def test_attentive_pool_f32(isa: str, frames: int, c_in: int, channels: int) -> 
     b = start("f32", c_in + channels)
     h, x = view(b, "h", INPUT, 0, c_in), view(b, "x", INPUT, c_in, channels)
     b.tensor(OUTPUT, "vector", "f32", 2 * channels)
-    arrays = {"weight": weight, "epilogue": bias}
-    more = {"values": x, "min_variance": 1e-12}
+    function = pool_function(softmax)
+    arrays = {"weight": weight, "epilogue": bias, **function}
+    kind = softmax.split()[0]
+    more = {"values": x, "min_variance": 1e-12, "softmax": kind}
     b.op("attentive_pool_f32", "op", arrays, **{"in": h}, out=OUTPUT, **more)
     hidden, values = tensor(features[:, :c_in]), tensor(features[:, c_in:])
-    share = torch.softmax(hidden @ tensor(weight).T + tensor(bias[0]), dim=0)
+    logits = hidden @ tensor(weight).T + tensor(bias[0])
+    share = torch.from_numpy(ops.softmax_f32(logits.double().numpy(), kind, **function))
+    share = (share / share.sum(dim=0)).to(values.dtype)
     mean = (share * values).sum(dim=0)
     std = (share * (values - mean) ** 2).sum(dim=0).clamp(1e-12).sqrt()
-    check_float(b, features, isa, "softmax_moments_f32", torch.cat([mean, std]).numpy())
+    kernels = {"exact": "softmax", "pwl": "pwl", "table": "table"}
+    check_float(b, features, isa, f"{kernels[kind]}_moments_f32", torch.cat([mean, std]).numpy())

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arrays import PWL_BREAKPOINTS, pwl_arrays, random_f32, random_s8, random_weight
+from arrays import PWL_BREAKPOINTS, pwl_arrays, random_f32, random_s8, random_weight, table_array
 from oracle import ops
 
 Array = ops.Array
@@ -440,8 +440,17 @@ def test_pwl_bounds() -> None:
             ops.pwl_numerators(acc, none, v, **{**arrays, "bounds": ops.f32(bounds)})
 
 
+def test_table_ends_and_middles() -> None:
+    acc = np.array([-5, 0, 1, 2, 3, 4, 99])
+    out = ops.table_numerators(acc, ops.f32([0.5]), ops.f32([0]), ops.f32([1, 5, 16]))
+    assert out.tolist() == [1, 1, 3, 5, 10, 16, 16]
+    for table in ([1], [0, 5], [1, 2**25]):
+        with pytest.raises(ValueError, match="entries"):
+            ops.table_numerators(acc, ops.f32([1]), ops.f32([0]), ops.f32(table))
+
+
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.sampled_from(["exact", "pwl"]))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.sampled_from(["exact", "pwl", "table"]))
 def test_attentive_pool_s8(seed: int, frames: int, softmax: str) -> None:
     rng = np.random.default_rng(seed)
     hidden, values = random_s8(rng, frames, 4), random_s8(rng, frames, 3)
@@ -449,7 +458,12 @@ def test_attentive_pool_s8(seed: int, frames: int, softmax: str) -> None:
     multiplier = np.abs(random_f32(rng, 3, scale=1e-4)) + np.float32(1e-6)
     scale, offset = random_f32(rng, 3), random_f32(rng, 3)
     pwl = pwl_arrays(PWL_BREAKPOINTS)
-    extra = {**pwl, "offset": offset} if softmax == "pwl" else {}
+    table = table_array(9)
+    extra = {
+        "exact": {},
+        "pwl": {**pwl, "offset": offset},
+        "table": {"table": table, "offset": offset},
+    }
     out = ops.attentive_pool_s8(
         hidden, values, weight, -7, 11, multiplier, scale,
         min_variance=0.5, softmax=softmax, **extra,
@@ -461,6 +475,13 @@ def test_attentive_pool_s8(seed: int, frames: int, softmax: str) -> None:
         m = float(multiplier[c])
         if softmax == "exact":
             e = [slow_numerator(a - max(acc), m) for a in acc]
+        elif softmax == "table":
+            e = []
+            for v in (r32(r32(r32(a) * m) + float(offset[c])) for a in acc):
+                v = min(max(v, 0.0), 8.0)
+                i = int(v)
+                rise = r32(float(table[i + 1]) - float(table[i])) if i < 8 else 0.0
+                e.append(slow_round(r32(float(table[i]) + r32(r32(v - i) * rise)), 1, 2**24))
         else:
             e = []
             for v in (r32(r32(r32(a) * m) + float(offset[c])) for a in acc):

@@ -81,6 +81,18 @@ def into_pwl(**changes: Array) -> Callable[[Plan], Any]:
     return change
 
 
+def into_table(*entries: float) -> Callable[[Plan], Any]:
+    """The pooling with a softmax from a table."""
+
+    def change(p: Plan) -> None:
+        arrays = {"table": f32(*entries), "offset": np.zeros(1, np.float32)}
+        p.op("asp.conv")["softmax"] = "table"
+        p.op("asp.conv")["arrays"] += list(arrays)
+        p.arrays.update({f"asp.conv.{role}": array for role, array in arrays.items()})
+
+    return change
+
+
 def shift_result(p: Plan) -> None:
     out = p.tensors["blocks.1.out"]
     p.tensors["shifted"] = {**out, "offset": out["offset"] + 1}
@@ -190,6 +202,9 @@ HOSTILE: dict[str, tuple[Callable[[Plan], Any], str]] = {
     "bounds too large": (into_pwl(bounds=f32(1, 2**25)), "'asp.conv'.*bounds"),
     "pieces missing": (into_pwl(slopes=f32(1, 1)), "'asp.conv'.*'intercepts'"),
     "no pieces": (into_pwl(slopes=f32()), "'asp.conv'.*pieces"),
+    "table of one entry": (into_table(5), "'asp.conv'.*table entries"),
+    "table below 1": (into_table(0.5, 1), "'asp.conv'.*table entry 0.5"),
+    "table too large": (into_table(1, 2**25), "'asp.conv'.*table entry"),
     "too many pieces": (into_pwl(slopes=np.ones(257, np.float32)), "'asp.conv'.*pieces"),
 }  # fmt: skip
 
@@ -198,6 +213,9 @@ def test_the_plan_is_sound_before_it_is_spoilt(small: PlanBuilder) -> None:
     assert Plan(small).engine().min_length == 5
     spoilt = Plan(small)
     into_pwl()(spoilt)
+    assert spoilt.engine().min_length == 5
+    spoilt = Plan(small)
+    into_table(1, 5)(spoilt)
     assert spoilt.engine().min_length == 5
 
 

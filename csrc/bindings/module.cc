@@ -6,4 +6,5 @@ PYBIND11_MODULE(_C, m) {
   bind_runtime(m);
   bind_front_end(m);
   bind_engine(m);
+  bind_softmax(m);
 }

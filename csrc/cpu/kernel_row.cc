@@ -17,9 +17,10 @@ void conv_f32(const ConvCallF32&, const EpilogueF32&, float* out, ptrdiff_t out_
 
 namespace {
 #include "cpu/frame_kernels.inl"
-#include "cpu/peak.inl"
 // Behind it, for EARMARK_RAN.
 #include "cpu/fbank.inl"
+#include "cpu/peak.inl"
+#include "cpu/softmax.inl"
 }  // namespace
 
 }  // namespace EARMARK_ISA
@@ -43,8 +44,14 @@ const Kernels EARMARK_ISA_ROW = {
     .max_s32 = EARMARK_ISA::max_s32,
     .softmax_moments_s8 = EARMARK_ISA::softmax_moments_s8,
     .pwl_moments_s8 = EARMARK_ISA::pwl_moments_s8,
+    .table_moments_s8 = EARMARK_ISA::table_moments_s8,
     .max_f32 = EARMARK_ISA::max_f32,
     .softmax_moments_f32 = EARMARK_ISA::softmax_moments_f32,
+    .pwl_moments_f32 = EARMARK_ISA::pwl_moments_f32,
+    .table_moments_f32 = EARMARK_ISA::table_moments_f32,
+    .softmax_f32 = EARMARK_ISA::softmax_f32,
+    .pwl_softmax_f32 = EARMARK_ISA::pwl_softmax_f32,
+    .table_softmax_f32 = EARMARK_ISA::table_softmax_f32,
     .fbank_f32 = EARMARK_ISA::fbank_f32,
     .center_f32 = EARMARK_ISA::center_f32,
 };

@@ -66,11 +66,14 @@ struct EpilogueF32 {
 };
 
 // Sums of attentive pooling, by channel.
-struct Moments {
-  int64_t* s0;
-  int64_t* s1;
-  int64_t* s2;
+template <class T>
+struct MomentsOf {
+  T* s0;
+  T* s1;
+  T* s2;
 };
+using Moments = MomentsOf<int64_t>;
+using MomentsF32 = MomentsOf<double>;
 
 // A register-only loop, for the processor's peak: peak.h. `run` is null where there is none.
 struct PeakLoop {
@@ -130,10 +133,24 @@ struct Kernels {
   void (*pwl_moments_s8)(const int32_t* acc, int n_rows, int columns, const float* multiplier,
                          const float* offset, const PiecewiseLinear&, const uint8_t* x,
                          ptrdiff_t x_stride, int channels, const Moments&);
+  void (*table_moments_s8)(const int32_t* acc, int n_rows, int columns, const float* multiplier,
+                           const float* offset, const LookupTable&, const uint8_t* x,
+                           ptrdiff_t x_stride, int channels, const Moments&);
   void (*max_f32)(const float* logits, int n_rows, int columns, int channels, float* maximum);
   void (*softmax_moments_f32)(const float* logits, int n_rows, int columns, const float* maximum,
-                              const float* x, ptrdiff_t x_stride, int channels, double* s0,
-                              double* s1, double* s2);
+                              const float* x, ptrdiff_t x_stride, int channels, const MomentsF32&);
+  void (*pwl_moments_f32)(const float* logits, int n_rows, int columns, const PiecewiseLinear&,
+                          const float* x, ptrdiff_t x_stride, int channels, const MomentsF32&);
+  void (*table_moments_f32)(const float* logits, int n_rows, int columns, const LookupTable&,
+                            const float* x, ptrdiff_t x_stride, int channels, const MomentsF32&);
+
+  // Softmax of each of `rows` rows of n contiguous values; out may be x. exp as torch does it: an
+  // Inf or NaN makes its row NaN, -Inf weighs 0.
+  void (*softmax_f32)(const float* x, float* out, int64_t rows, int64_t n);
+  void (*pwl_softmax_f32)(const PiecewiseLinear&, const float* x, float* out, int64_t rows,
+                          int64_t n);
+  void (*table_softmax_f32)(const LookupTable&, const float* x, float* out, int64_t rows,
+                            int64_t n);
 
   // Log mel energies in dB, before top_db and the mean: out[i * out_stride + m] for frames `frame`
   // + i, i < n_frames <= FbankGeometry::kLanes, of the waveform with zeros beyond its ends. Returns

@@ -50,6 +50,33 @@ class Engine:
         output and weights, each counted once).
         """
 
+def softmax_f32(x: NDArray[np.float32], out: NDArray[np.float32], *, isa: str = ...) -> None:
+    """Softmax over the last axis, on the calling thread, without the GIL. ``out`` may be ``x``."""
+
+def pwl_softmax_f32(
+    x: NDArray[np.float32],
+    out: NDArray[np.float32],
+    *,
+    breakpoints: NDArray[np.float32],
+    slopes: NDArray[np.float32],
+    intercepts: NDArray[np.float32],
+    low: float,
+    high: float,
+    isa: str = ...,
+) -> None:
+    """The same with a piecewise-linear function in the place of exp; see csrc/core/softmax.h."""
+
+def table_softmax_f32(
+    x: NDArray[np.float32],
+    out: NDArray[np.float32],
+    *,
+    table: NDArray[np.float32],
+    low: float,
+    high: float,
+    isa: str = ...,
+) -> None:
+    """The same with a table of values from ``low`` to ``high`` in the place of exp."""
+
 def available_isas() -> list[str]: ...
 def default_isa() -> str: ...
 def default_threads() -> int: ...

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <deque>
 #include <map>
@@ -280,11 +281,12 @@ class RandomPlan {
     const Frames hidden = {unique("hidden"), edge(), 1, x.length};
     tensor(hidden.name, Kind::kFrames, dtype(), hidden.channels);
     conv(x, hidden, {}, {}, true);
-    const bool pwl = int8_ && random_.one_in(2);
+    const int choice = int8_ ? random_.below(3) : 0;
+    const char* softmax = std::array{"exact", "pwl", "table"}[choice];
+    const char* stem = std::array{"softmax_moments", "pwl_moments", "table_moments"}[choice];
     const std::string out = unique("pool");
     tensor(out, Kind::kVector, DType::kF32, 2 * x.channels);
-    OpDesc& o = op(suffixed("attentive_pool"), pwl ? "pwl_moments_s8" : suffixed("softmax_moments"),
-                   hidden.name, out);
+    OpDesc& o = op(suffixed("attentive_pool"), suffixed(stem), hidden.name, out);
     o.values = x.name;
     o.numbers["min_variance"] = 0.01;
     const float root = std::sqrt(static_cast<float>(hidden.channels));
@@ -299,9 +301,13 @@ class RandomPlan {
     for (float& m : multiplier) m = std::max(std::fabs(m), 0x1p-126f);
     array(o, "multiplier", multiplier);
     array(o, "value_multiplier", reals(x.channels, 0.02f));
-    if (!pwl) return out;
-    o.words["softmax"] = "pwl";
+    o.words["softmax"] = softmax;
+    if (choice == 0) return out;
     array(o, "offset", reals(x.channels, 1));
+    if (choice == 2) {
+      array(o, "table", {1, 50, 3000, 2e5f, 0x1p24f});
+      return out;
+    }
     // Chords of 2^24 * exp(v - 4), constant outside.
     const std::vector<float> points = {-4, -1.5f, 0.5f, 2, 4};
     const auto height = [](float v) { return 0x1p24f * std::exp(v - 4); };

@@ -217,6 +217,9 @@ def _dense_f32(net: Network, op: Op) -> Array:
     )
 
 
+SOFTMAX_ARRAYS = ("breakpoints", "slopes", "intercepts", "bounds", "table")
+
+
 def _attentive_pool_s8(net: Network, op: Op) -> Array:
     return ops.attentive_pool_s8(
         net.read(op["in"]),
@@ -228,7 +231,7 @@ def _attentive_pool_s8(net: Network, op: Op) -> Array:
         net.array(op, "value_multiplier"),
         min_variance=op["min_variance"],
         softmax=op.get("softmax", "exact"),
-        **net.optional(op, "offset", "breakpoints", "slopes", "intercepts", "bounds"),
+        **net.optional(op, "offset", *SOFTMAX_ARRAYS),
     )
 
 
@@ -238,7 +241,9 @@ def _attentive_pool_f32(net: Network, op: Op) -> Array:
         net.read(op["values"]),
         net.array(op, "weight"),
         min_variance=op["min_variance"],
+        softmax=op.get("softmax", "exact"),
         **net.epilogue(op),
+        **net.optional(op, *SOFTMAX_ARRAYS, "range"),
     )
 
 

@@ -326,6 +326,18 @@ def pwl_numerators(
     return np.rint(clamp(line, low, high)).astype(np.int64)
 
 
+def table_numerators(acc: Array, multiplier: Array, offset: Array, table: Array) -> Array:
+    """The `E` of a softmax from a table, int64 in [1, 2^24] but for rounding between entries."""
+    values = _f32_only(table)
+    if len(values) < 2 or not ((values >= 1) & (values <= 2**24)).all():
+        raise ValueError("a table needs at least 2 entries within 1 to 2^24")
+    v = clamp(add(multiply(f32(acc), multiplier), offset), 0, len(values) - 1)
+    entry = v.astype(np.int64)
+    differences = np.append(np.subtract(values[1:], values[:-1]), f32(0))
+    line = add(values[entry], multiply(np.subtract(v, f32(entry)), differences[entry]))
+    return np.rint(line).astype(np.int64)
+
+
 def pool_s8(
     numerators: Array, values: Array, zero_point: int, multiplier: Array, min_variance: float
 ) -> Array:
@@ -352,9 +364,9 @@ def attentive_pool_s8(
     *,
     min_variance: float,
     softmax: str = "exact",
-    **pwl: Array,
+    **function: Array,
 ) -> Array:
-    """Attentive statistics pooling; `pwl` holds the arrays of the piecewise-linear softmax."""
+    """Attentive statistics pooling; `function` holds the arrays of a softmax that is not exact."""
     h, q = _positions(hidden), _positions(values)
     if len(h) != len(q):
         raise ValueError(f"attention over {len(h)} positions, values over {len(q)}")
@@ -362,7 +374,9 @@ def attentive_pool_s8(
     if softmax == "exact":
         numerators = exp_numerators(acc, multiplier)
     elif softmax == "pwl":
-        numerators = pwl_numerators(acc, multiplier, **pwl)
+        numerators = pwl_numerators(acc, multiplier, **function)
+    elif softmax == "table":
+        numerators = table_numerators(acc, multiplier, **function)
     else:
         raise ValueError(f"unknown softmax {softmax!r}")
     return pool_s8(numerators, q, value_zero, value_multiplier, min_variance)
@@ -433,13 +447,35 @@ def dense_f32(
     return _activate(v, gain, shift, activation)
 
 
+def softmax_f32(logits: Array, softmax: str, **function: Array) -> Array:
+    """Numerators of a softmax over axis 0, in float64; `function` as in `attentive_pool_s8`."""
+    wide = {role: array.astype(np.float64) for role, array in function.items()}
+    if softmax == "exact":
+        return np.asarray(np.exp(logits - logits.max(axis=0)))
+    if softmax == "pwl":
+        piece = np.searchsorted(wide["breakpoints"], logits, side="right")
+        line = logits * wide["slopes"][piece] + wide["intercepts"][piece]
+        return np.clip(line, *wide["bounds"])
+    if softmax == "table":
+        places = np.linspace(*wide["range"], len(wide["table"]))
+        return np.interp(logits, places, wide["table"])
+    raise ValueError(f"unknown softmax {softmax!r}")
+
+
 def attentive_pool_f32(
-    hidden: Array, values: Array, weight: Array, offset: Array, *, min_variance: float
+    hidden: Array,
+    values: Array,
+    weight: Array,
+    offset: Array,
+    *,
+    min_variance: float,
+    softmax: str = "exact",
+    **function: Array,
 ) -> Array:
     """Attentive statistics pooling with a float64 softmax over the positions."""
     h, x = _positions(hidden).astype(np.float64), _positions(values).astype(np.float64)
     logits = h @ weight.astype(np.float64).T + offset.astype(np.float64)
-    share = np.exp(logits - logits.max(axis=0))
+    share = softmax_f32(logits, softmax, **function)
     share /= share.sum(axis=0)
     mean = (share * x).sum(axis=0)
     var = (share * (x - mean) ** 2).sum(axis=0)

@@ -6,6 +6,7 @@
 
 #include "engine/ops/conv_driver.h"
 #include "engine/ops/ops.h"
+#include "engine/ops/softmax_function.h"
 
 namespace earmark {
 namespace {
@@ -15,7 +16,8 @@ constexpr int kBlockRows = 1024;
 template <class T, class W, class Logit>
 class AttentivePool : public Op {
  public:
-  AttentivePool(const OpArgs& args, const OpDesc& desc, DType dtype) : Op(desc) {
+  AttentivePool(const OpArgs& args, const OpDesc& desc, DType dtype)
+      : Op(desc), softmax_(args, dtype) {
     hidden_ = &args.in(Kind::kFrames, dtype);
     values_ = &args.tensor("values", desc.values, Kind::kFrames, dtype);
     args.check(hidden_->width == 1 && values_->width == 1, "pooling is over time: width must be 1");
@@ -30,13 +32,12 @@ class AttentivePool : public Op {
   int64_t weights() const override { return shape_.weights(); }
   int64_t uses_of_weights(const Walk& walk, Range) const override {
     const int64_t rows = walk[*hidden_].length;
-    return rows * (rows > kBlockRows ? sweeps() : 1);
+    // Only exp needs the maximum first.
+    const bool twice = softmax_.kind == SoftmaxFunction::Kind::kExact && rows > kBlockRows;
+    return twice ? 2 * rows : rows;
   }
 
  protected:
-  // How often the body of for_slices goes through the blocks.
-  virtual int sweeps() const { return 2; }
-
   // Logits of some panels for rows [first, first + rows): [rows][columns].
   struct Slice {
     ConvCall<T, W> call;
@@ -104,6 +105,7 @@ class AttentivePool : public Op {
     }
   }
 
+  const SoftmaxFunction softmax_;
   ConvShape shape_;
   const Tensor* hidden_;
   const Tensor* values_;
@@ -118,10 +120,9 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
     packed_ = pack_conv_s8(isa, shape_, args.weights_s8({shape_.c_out, shape_.c_in}), zero.data());
     multiplier_ = args.floats("multiplier", shape_.c_out, true);
     value_multiplier_ = args.floats("value_multiplier", shape_.c_out);
-    const std::string softmax = args.word("softmax", "exact");
-    args.check(softmax == "exact" || softmax == "pwl", "unknown softmax '", softmax, "'");
-    pwl_ = softmax == "pwl";
-    if (pwl_) read_pwl(args);
+    if (softmax_.kind != SoftmaxFunction::Kind::kExact) {
+      offset_ = args.floats("offset", shape_.c_out);
+    }
   }
 
   void run(Walk& walk, Range) const override {
@@ -134,22 +135,30 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
       const Moments moments = {s0, s1, s2};
       const float* multiplier = multiplier_.data() + slice.channel;
       const auto values = [&](int first) { return slice.values + first * slice.values_stride; };
-      if (pwl_) {
-        const float* offset = offset_.data() + slice.channel;
-        const PiecewiseLinear pwl = {breakpoints_.data(), slopes_.data(), intercepts_.data(),
-                                     pieces_ - 1,         bounds_[0],     bounds_[1]};
-        for_blocks([&](int first, int rows) {
-          k.pwl_moments_s8(slice.logits, rows, slice.columns, multiplier, offset, pwl,
-                           values(first), slice.values_stride, slice.channels, moments);
-        });
-      } else {
-        int32_t maximum[kMaxPanel];
-        std::fill(maximum, maximum + kMaxPanel, INT32_MIN);
-        for_blocks([&](int, int rows) { k.max_s32(slice.logits, rows, slice.columns, maximum); });
-        for_blocks([&](int first, int rows) {
-          k.softmax_moments_s8(slice.logits, rows, slice.columns, maximum, multiplier,
-                               values(first), slice.values_stride, slice.channels, moments);
-        });
+      const float* offset = offset_.data() + slice.channel;
+      switch (softmax_.kind) {
+        case SoftmaxFunction::Kind::kPwl:
+          for_blocks([&](int first, int rows) {
+            k.pwl_moments_s8(slice.logits, rows, slice.columns, multiplier, offset, softmax_.pwl(),
+                             values(first), slice.values_stride, slice.channels, moments);
+          });
+          break;
+        case SoftmaxFunction::Kind::kTable:
+          for_blocks([&](int first, int rows) {
+            k.table_moments_s8(slice.logits, rows, slice.columns, multiplier, offset,
+                               softmax_.table(), values(first), slice.values_stride, slice.channels,
+                               moments);
+          });
+          break;
+        case SoftmaxFunction::Kind::kExact:
+          int32_t maximum[kMaxPanel];
+          std::fill(maximum, maximum + kMaxPanel, INT32_MIN);
+          for_blocks([&](int, int rows) { k.max_s32(slice.logits, rows, slice.columns, maximum); });
+          for_blocks([&](int first, int rows) {
+            k.softmax_moments_s8(slice.logits, rows, slice.columns, maximum, multiplier,
+                                 values(first), slice.values_stride, slice.channels, moments);
+          });
+          break;
       }
       // The moments are of u - 128 = q: the zero point is the tensor's own.
       finish(walk, slice, s0, s1, s2, values_->zero_point,
@@ -157,31 +166,9 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
     });
   }
 
- protected:
-  int sweeps() const override { return pwl_ ? 1 : 2; }
-
  private:
-  void read_pwl(const OpArgs& args) {
-    offset_ = args.floats("offset", shape_.c_out);
-    pieces_ = args.array_size("slopes");
-    args.check(pieces_ >= 1 && pieces_ <= 256, pieces_, " pieces, expected 1 to 256");
-    slopes_ = args.floats("slopes", pieces_);
-    intercepts_ = args.floats("intercepts", pieces_);
-    breakpoints_ = args.floats("breakpoints", pieces_ - 1);
-    bounds_ = args.floats("bounds", 2, true);
-    args.check(bounds_[0] >= 1.0f && bounds_[0] <= bounds_[1] && bounds_[1] <= kNumeratorOne,
-               "bounds ", bounds_[0], ", ", bounds_[1], " are not within 1 to 2^24");
-    for (int i = 1; i < pieces_ - 1; ++i) {
-      args.check(breakpoints_[i - 1] < breakpoints_[i], "breakpoint ", breakpoints_[i],
-                 " does not follow ", breakpoints_[i - 1]);
-    }
-  }
-
   PackedConvS8 packed_;
-  AlignedBuffer<float> multiplier_, value_multiplier_;
-  bool pwl_;
-  int pieces_ = 0;
-  AlignedBuffer<float> offset_, slopes_, intercepts_, breakpoints_, bounds_;
+  AlignedBuffer<float> multiplier_, value_multiplier_, offset_;
 };
 
 class AttentivePoolF32 final : public AttentivePool<float, float, float> {
@@ -201,17 +188,35 @@ class AttentivePoolF32 final : public AttentivePool<float, float, float> {
     };
     for_slices(walk, packed_, compute, [&](const Slice& slice, const auto& for_blocks) {
       double s0[kMaxPanel] = {}, s1[kMaxPanel] = {}, s2[kMaxPanel] = {};
-      float maximum[kMaxPanel];
-      std::fill(maximum, maximum + kMaxPanel, -INFINITY);
-      // Columns behind the last channel are never written; only the slice's channels are looked at.
-      for_blocks([&](int, int rows) {
-        k.max_f32(slice.logits, rows, slice.columns, slice.channels, maximum);
-      });
-      for_blocks([&](int first, int rows) {
-        k.softmax_moments_f32(slice.logits, rows, slice.columns, maximum,
-                              slice.values + first * slice.values_stride, slice.values_stride,
-                              slice.channels, s0, s1, s2);
-      });
+      const MomentsF32 moments = {s0, s1, s2};
+      const auto values = [&](int first) { return slice.values + first * slice.values_stride; };
+      switch (softmax_.kind) {
+        case SoftmaxFunction::Kind::kPwl:
+          for_blocks([&](int first, int rows) {
+            k.pwl_moments_f32(slice.logits, rows, slice.columns, softmax_.pwl(), values(first),
+                              slice.values_stride, slice.channels, moments);
+          });
+          break;
+        case SoftmaxFunction::Kind::kTable:
+          for_blocks([&](int first, int rows) {
+            k.table_moments_f32(slice.logits, rows, slice.columns, softmax_.table(), values(first),
+                                slice.values_stride, slice.channels, moments);
+          });
+          break;
+        case SoftmaxFunction::Kind::kExact:
+          float maximum[kMaxPanel];
+          std::fill(maximum, maximum + kMaxPanel, -INFINITY);
+          // Columns behind the last channel are never written; only the slice's channels are looked
+          // at.
+          for_blocks([&](int, int rows) {
+            k.max_f32(slice.logits, rows, slice.columns, slice.channels, maximum);
+          });
+          for_blocks([&](int first, int rows) {
+            k.softmax_moments_f32(slice.logits, rows, slice.columns, maximum, values(first),
+                                  slice.values_stride, slice.channels, moments);
+          });
+          break;
+      }
       finish(walk, slice, s0, s1, s2, 0.0, [](int) { return 1.0f; });
     });
   }
