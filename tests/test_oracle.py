@@ -463,7 +463,7 @@ def test_attentive_pool_s8(seed: int, frames: int, softmax: str) -> None:
         "exact": {},
         "pwl": {**pwl, "offset": offset},
         "table": {"table": table, "offset": offset},
-    }
+    }[softmax]
     out = ops.attentive_pool_s8(
         hidden, values, weight, -7, 11, multiplier, scale,
         min_variance=0.5, softmax=softmax, **extra,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from earmark.modelfile import Arrays
 from earmark.plan import INPUT, JSON, PlanBuilder, base_of
 from earmark.quantization.calibration import Calibration
+from earmark.quantization.softmax import integer_softmax
 from earmark.quantization.weights import quantize_weights
 
 Array = NDArray[Any]
@@ -354,7 +355,11 @@ class _Quantizer:
             "multiplier": scale,
             "value_multiplier": np.array([values.uniform.scale]),
         }
-        changed = {"in": hidden.name, "values": values.name, "softmax": "exact"}
+        # The exact softmax does not see the layer's bias.
+        if attributes.get("softmax", "exact") != "exact":
+            bias = arrays["epilogue"][0].astype(np.float64)
+            stored |= integer_softmax(attributes["softmax"], arrays, weight, scale, bias)
+        changed = {"in": hidden.name, "values": values.name}
         self.builder.op(
             "attentive_pool_s8", op["name"], _stored(stored), **{**attributes, **changed}
         )
