@@ -30,18 +30,22 @@ _MIN_VARIANCE = 1e-12
 _CONCATENATED = "blocks"
 
 
-def lower_ecapa(config: EcapaConfig, state: Arrays) -> PlanBuilder:
+def lower_ecapa(
+    config: EcapaConfig, state: Arrays, softmax: tuple[str, Arrays] = ("exact", {})
+) -> PlanBuilder:
     """The float32 plan of an ECAPA-TDNN with SpeechBrain's keys.
 
-    config: the network's numbers. state: its state dict as float32 arrays.
+    config: the network's numbers. state: its state dict as float32 arrays. softmax: of the pooling,
+    as ``lower_softmax`` returns it.
     """
-    return _Lowering(config, state).run()
+    return _Lowering(config, state, softmax).run()
 
 
 class _Lowering:
-    def __init__(self, config: EcapaConfig, state: Arrays) -> None:
+    def __init__(self, config: EcapaConfig, state: Arrays, softmax: tuple[str, Arrays]) -> None:
         self.config = config
         self.state = state
+        self.softmax, self.softmax_arrays = softmax
         self.builder = PlanBuilder()
 
     def run(self) -> PlanBuilder:
@@ -182,10 +186,12 @@ class _Lowering:
             {
                 "weight": self._get("asp.conv.conv.weight")[:, :, 0],
                 "epilogue": self._get("asp.conv.conv.bias")[None],
+                **{role: _f32(array) for role, array in self.softmax_arrays.items()},
             },
             **{"in": hidden},
             values=frames,
             out=pooled,
+            softmax=self.softmax,
             min_variance=_MIN_VARIANCE,
         )
         gain, shift = (v.astype(np.float64) for v in self._batchnorm("asp_bn.norm"))

@@ -41,12 +41,13 @@ def quantize(
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
     from earmark.lowering.ecapa import lower_ecapa
+    from earmark.lowering.softmax import lower_softmax
     from earmark.quantized import QuantizedEcapa
 
     if scheme not in _SCHEMES:
         raise ValueError(f"scheme {scheme!r} is not supported yet: known are {', '.join(_SCHEMES)}")
     state = {key: tensor.detach().cpu().numpy() for key, tensor in net.state_dict().items()}
-    network = lower_ecapa(net.config, state)
+    network = lower_ecapa(net.config, state, lower_softmax(net.asp.softmax))
     chosen = _precisions(network, precision or {})
     seen: Calibration | None = None
     lowered = network
