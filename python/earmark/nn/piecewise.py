@@ -30,6 +30,7 @@ _POINTS = 4096
 # Steps of a knot, in widths of the range, and gains, in squared errors, that no longer matter.
 _STEP = 1e-8
 _GAIN = 1e-10
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -198,14 +199,12 @@ def _sampled(a: float, b: float, density: ArrayLike | None) -> tuple[Array, Arra
 def _least_squares(x: Array, weights: Array, b: float, segments: int) -> PiecewiseLinear:
     """Newton's method over the knots; with these fixed, bound and slopes are a linear problem.
 
-    It starts at the knots that are best for very many segments: each piece has the same share of
-    the integral of (density * curvature^2)^(1/5) (H. G. Burchard, "Splines (with optimal knots) are
-    better", Applicable Analysis 3, 1974).
+    x, weights: as ``_sampled`` returns them.
     """
     width = x[1] - x[0]
-    target = weights * np.exp(x)
-    share = np.cumsum(target**0.4)
-    knots = np.interp(np.arange(1, segments + 1) / (segments + 1), share / share[-1], x)
+    # Without the 1, so that on narrow ranges rounding stays below the errors.
+    target = weights * np.expm1(x)
+    knots = _first_knots(x, weights, segments)
 
     def solve(knots: Array) -> tuple[Array, Array, Array]:
         """The best bound and bends (1 + segments,), what they leave of ``target``, and how that
@@ -214,22 +213,26 @@ def _least_squares(x: Array, weights: Array, b: float, segments: int) -> Piecewi
         # Means over each point's part of the range, which are smooth in the knots.
         above = np.clip(x[:, None] + width / 2 - knots, 0.0, width)
         hinges = np.maximum(x[:, None] - width / 2 - knots, 0.0) + above**2 / (2 * width)
-        q, r = np.linalg.qr(np.column_stack([weights, hinges * weights[:, None]]))
-        values = np.linalg.lstsq(r, q.T @ target, rcond=None)[0]
+        basis = np.column_stack([weights, hinges * weights[:, None]])
+        q, sizes, turn = np.linalg.svd(basis, full_matrices=False)
+        # Where no logits are, pieces have no weight.
+        there = sizes > 1e-13 * sizes[0]
+        q, inverse = q[:, there], turn[there].T / sizes[there]
+        values = inverse @ (q.T @ target)
         moves = values[1:] * above / width * weights[:, None]
         return values, target - q @ (q.T @ target), moves - q @ (q.T @ moves)
 
     values, error, moves = solve(knots)
-    shortest = _STEP * (x[-1] - x[0])
-    step = np.full(1, np.inf)
-    while np.abs(step).max() > shortest:
+    span = x[-1] - x[0]
+    step = np.full(1, span)
+    while np.abs(step).max() > _STEP * span:
         at = np.searchsorted(x, knots - width / 2)
         hessian = moves.T @ moves - np.diag(values[1:] * error[at] * weights[at] / width)
-        flattest = np.linalg.eigvalsh(hessian)[0]
-        if flattest <= 0:
-            hessian += np.eye(segments) * (0.1 * np.abs(hessian).max() - flattest)
-        step = np.linalg.lstsq(hessian, -moves.T @ error, rcond=None)[0]
-        while np.abs(step).max() > shortest:
+        # Where the curvature is negative a Newton step goes uphill; its size is right still.
+        curvatures, axes = np.linalg.eigh(hessian)
+        sizes = np.maximum(np.abs(curvatures), 1e-12 * np.abs(curvatures).max() + _TINY)
+        step = np.clip(-axes @ (axes.T @ (moves.T @ error) / sizes), -span, span)
+        while np.abs(step).max() > _STEP * span:
             moved = knots + step
             if (np.diff([x[0], *moved, x[-1]]) > 0).all():
                 nearer = solve(moved)
@@ -238,12 +241,29 @@ def _least_squares(x: Array, weights: Array, b: float, segments: int) -> Piecewi
                     break
             step = step / 2
     slopes = np.cumsum(values[1:])
-    intercept = values[0] - slopes[0] * (knots[0] + b)
+    bound = 1 + values[0]
+    intercept = bound - slopes[0] * (knots[0] + b)
     # exp is smaller nowhere; only where no logits are could the bound come out below.
-    low = max(values[0], math.exp(x[0]))
+    low = max(bound, math.exp(x[0]))
     return PiecewiseLinear.continuous(
         (knots[1:] + b).tolist(), slopes.tolist(), float(intercept), float(low)
     )
+
+
+def _first_knots(x: Array, weights: Array, segments: int) -> Array:
+    """Knots (segments,) that are best for very many: all pieces have the same squared error.
+
+    Between two of them that is s^5 / 720, s the integral of (density * curvature^2)^(1/5) (H. G.
+    Burchard, "Splines (with optimal knots) are better", Applicable Analysis 3, 1974).
+    """
+    width, density, rise = x[1] - x[0], weights**2, np.expm1(x)
+    total, first, second = (np.cumsum(density * v) * width for v in (1.0, rise, rise**2))
+    clipped = second - first**2 / np.maximum(total, _TINY)
+    share = np.cumsum((weights * np.exp(x)) ** 0.4) * width
+    left = share[-1] - share
+    start = int(np.argmax(clipped >= (left / segments) ** 5 / 720))
+    ends = share[start] + left[start] * np.arange(segments) / segments
+    return np.asarray(np.interp(ends, share, x))
 
 
 def _least_squares_clip(x: Array, weights: Array, b: float) -> PiecewiseLinear:
