@@ -1,24 +1,37 @@
 """Networks and layers in torch.
 
-torch is imported with the first use of a network, so that :mod:`earmark.nn.config` can be read
-without it.
+torch is imported with the first use of a network or layer, so that :mod:`earmark.nn.config` and
+:mod:`earmark.nn.piecewise` can be read without it.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from earmark.nn.config import EcapaConfig
+from earmark.nn.piecewise import PiecewiseLinear
 
 if TYPE_CHECKING:
     from earmark.nn.ecapa import EcapaTdnn
+    from earmark.nn.softmax import LookupTableSoftmax, PiecewiseLinearSoftmax
 
-__all__ = ["EcapaConfig", "EcapaTdnn"]
+__all__ = [
+    "EcapaConfig",
+    "EcapaTdnn",
+    "LookupTableSoftmax",
+    "PiecewiseLinear",
+    "PiecewiseLinearSoftmax",
+]
+
+_LAZY = {
+    "EcapaTdnn": "earmark.nn.ecapa",
+    "LookupTableSoftmax": "earmark.nn.softmax",
+    "PiecewiseLinearSoftmax": "earmark.nn.softmax",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "EcapaTdnn":
-        from earmark.nn.ecapa import EcapaTdnn
-
-        return EcapaTdnn
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
