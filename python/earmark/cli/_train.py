@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli._eval import add_trials, error_rates, read_both_classes, trial_scores
@@ -73,7 +74,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _add_recipe(parser: argparse.ArgumentParser, learning_rate: float, epochs: int) -> None:
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--epochs", type=positive_int, default=epochs, metavar="N")
-    recipe.add_argument("--batch", type=positive_int, default=64, metavar="N")
+    recipe.add_argument("--batch", type=positive_int, default=32, metavar="N")
     recipe.add_argument("--crop", type=float, default=2.0, metavar="SECONDS")
     recipe.add_argument("--lr", type=float, default=learning_rate, help="the highest learning rate")
     recipe.add_argument("--seed", type=int, default=0)
@@ -85,6 +86,8 @@ def _add_recipe(parser: argparse.ArgumentParser, learning_rate: float, epochs: i
 
 def run(args: argparse.Namespace) -> int:
     """Read the recordings, train or go on, print a summary."""
+    # Threads that wait give their core to those that make batches. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from earmark.nn import EcapaConfig
 
     width = args.channels

@@ -22,9 +22,9 @@ class Augmentation:
 
     crop_seconds: float = 2.0
     speeds: tuple[float, ...] = (1.0, 0.9, 1.1)
-    noise: float = 0.6
+    noise: float = 0.5
     snr_db: tuple[float, float] = (0.0, 15.0)
-    room: float = 0.4
+    room: float = 0.3
     rooms: int = 200
     mask_mels: tuple[int, ...] = (10,)
     mask_frames: tuple[int, ...] = (15,)
@@ -56,7 +56,7 @@ class TrainingConfig:
     """
 
     epochs: int = 60
-    batch: int = 64
+    batch: int = 32
     learning_rate: float = 1e-3
     warmup: float = 0.05
     weight_decay: float = 0.02

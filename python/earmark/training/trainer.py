@@ -121,6 +121,7 @@ class _Training:
         self.steps_per_epoch = len(examples) // self.batch
         self.total = self.steps_per_epoch * config.epochs
         self.step = 0
+        self.learning_rate = 0.0
         # Over the epoch so far: loss, correct examples, norm of the gradient.
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         with torch.random.fork_rng(devices=[]):
@@ -144,8 +145,10 @@ class _Training:
     def advance(self, features: Tensor, classes: Tensor) -> None:
         """One step, on features (B, T, n_mels) and classes (B,)."""
         config = self.config
+        warmup = int(config.warmup * self.total)
+        self.learning_rate = learning_rate(self.step, self.total, warmup, config.learning_rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.learning_rate
         dtype = _AUTOCAST.get(config.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             embeddings = self.net(features.to(self.device))[:, 0]
@@ -168,12 +171,6 @@ class _Training:
         finite_norm = torch.where(norm.isfinite(), norm, 0)
         self.sums += torch.stack([loss.detach(), correct, finite_norm])
         self.step += 1
-
-    def learning_rate(self) -> float:
-        """Of the step to come."""
-        config = self.config
-        warmup = int(config.warmup * self.total)
-        return learning_rate(self.step, self.total, warmup, config.learning_rate)
 
     def model(self) -> dict[str, Tensor]:
         """The state dict to save: averaged where weights are averaged."""
@@ -249,7 +246,7 @@ class _Log:
             "step": training.step,
             "loss": loss / steps,
             "accuracy": correct / (steps * training.batch),
-            "learning_rate": training.learning_rate(),
+            "learning_rate": training.learning_rate,
             "gradient_norm": norm / steps,
             "utterances_per_second": steps * training.batch / self.epoch_seconds,
             "seconds": self.seconds,
