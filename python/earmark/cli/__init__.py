@@ -71,6 +71,8 @@ def _describe(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "yaml"):
         return f"this command needs {error.name}: pip install earmark[torch]"
+    if isinstance(error, ModuleNotFoundError) and error.name in ("pyroomacoustics", "scipy"):
+        return f"simulated rooms need {error.name}: pip install earmark[train], or --rooms 0"
     if isinstance(error, CommandError | OSError | ValueError | RuntimeError) and str(error):
         return str(error)
     if isinstance(error, MemoryError):

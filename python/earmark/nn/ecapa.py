@@ -215,7 +215,8 @@ class _AttentivePooling(nn.Module):
         context = torch.cat(_mean_and_std(x, uniform), dim=1)[:, :, None]
         # The same for all frames: not repeated for each, it costs a third of the products.
         conv = self.tdnn.conv.conv
-        per_frame, per_recording = conv.weight.split([x.shape[1], context.shape[1]], dim=1)
+        channels = x.shape[1]
+        per_frame, per_recording = conv.weight[:, :channels], conv.weight[:, channels:]
         hidden = functional.conv1d(x, per_frame) + functional.conv1d(
             context, per_recording, conv.bias
         )

@@ -62,7 +62,8 @@ class Noises:
         if min(powers) < _SILENCE:
             return wave
         gain = np.sqrt(powers[0] / powers[1]) * 10 ** (-snr_db / 20)
-        return wave + np.float32(gain) * noise
+        noisy: Wave = wave + np.float32(gain) * noise
+        return noisy
 
 
 def mask(

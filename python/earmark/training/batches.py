@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from earmark.errors import AudioError
 from earmark.frontend import FrontEnd
-from earmark.training.augment import Noises, crop, mask, reverberate
+from earmark.training.augment import Noises, Wave, crop, mask, reverberate
 from earmark.training.config import Augmentation
 from earmark.training.dataset import SAMPLE_RATE_HZ, Corpus
 
-__all__ = ["Examples", "batches"]
+__all__ = ["Examples", "batches", "stacked"]
 
 Features = NDArray[np.float32]
 
@@ -31,7 +31,10 @@ _BATCHES_AHEAD = 3
 
 
 class Examples:
-    """Every utterance of a corpus at every speed: features of a crop, and a class."""
+    """Every utterance of a corpus at every speed: features of a crop, and a class.
+
+    Example ``variant * len(corpus) + row`` is that row of the corpus at that speed.
+    """
 
     def __init__(
         self,
@@ -61,17 +64,38 @@ class Examples:
         """Features (T, n_mels) of example ``index`` in ``epoch``, and its class."""
         how = self._augmentation
         rng = np.random.default_rng([self._seed, epoch, index])
-        variant, row = divmod(index, len(self._corpus))
-        samples, speaker = self._utterance(row)
-        length = round(how.crop_seconds * SAMPLE_RATE_HZ)
-        wave = crop(samples, length, how.speeds[variant], rng)
+        wave, label = self._speech(index, rng)
         if self._rooms and rng.random() < how.room:
-            wave = reverberate(wave, self._rooms[rng.integers(len(self._rooms))])
+            wave = reverberate(wave, self._rooms[int(rng.integers(len(self._rooms)))])
         if self._noises is not None and rng.random() < how.noise:
             wave = self._noises.add(wave, rng)
         features = self._front_end(wave)
         mask(features, how.mask_mels, how.mask_frames, rng)
-        return features, speaker + variant * len(self._corpus.speakers)
+        return features, label
+
+    def make_clean(self, index: int) -> tuple[Features, int]:
+        """As :meth:`make`, the speed apart without augmentation."""
+        wave, label = self._speech(index, np.random.default_rng([self._seed, index]))
+        return self._front_end(wave), label
+
+    def of_each_class(self, most: int) -> NDArray[np.int64]:
+        """The first ``most`` examples of each class."""
+        labels = self._corpus.labels
+        by_speaker = np.argsort(labels, kind="stable")
+        starts = np.searchsorted(labels[by_speaker], np.arange(len(self._corpus.speakers)))
+        rank = np.arange(len(labels)) - starts[labels[by_speaker]]
+        first = by_speaker[rank < most]
+        variants = np.arange(len(self._augmentation.speeds))
+        return (first + len(labels) * variants[:, None]).reshape(-1)
+
+    def _speech(self, index: int, rng: np.random.Generator) -> tuple[Wave, int]:
+        """A crop at the example's speed, and the class."""
+        how = self._augmentation
+        variant, row = divmod(index, len(self._corpus))
+        samples, speaker = self._utterance(row)
+        length = round(how.crop_seconds * SAMPLE_RATE_HZ)
+        wave = crop(samples, length, how.speeds[variant], rng)
+        return wave, speaker + variant * len(self._corpus.speakers)
 
     def _utterance(self, row: int) -> tuple[NDArray[np.int16], int]:
         """Samples and speaker of an utterance, or of the next one that can be read."""
@@ -86,9 +110,15 @@ class Examples:
         raise ValueError(f"none of {count} utterances can be read any more")
 
 
+def stacked(made: Iterable[tuple[Features, int]]) -> tuple[Tensor, Tensor]:
+    """Features (B, T, n_mels) and classes (B,) of examples."""
+    features, classes = zip(*made, strict=True)
+    return torch.from_numpy(np.stack(features)), torch.tensor(classes)
+
+
 def batches(
     examples: Examples, size: int, first: int, end: int, threads: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Features (size, T, n_mels) and classes (size,) of the steps ``first`` to ``end`` - 1.
 
     An epoch has ``len(examples) // size`` steps; what is left over has its turn in another epoch.
@@ -112,8 +142,6 @@ def batches(
                     waiting.append([pool.submit(examples.make, epoch, int(i)) for i in rows])
                 if not waiting:
                     return
-                made = [future.result() for future in waiting.popleft()]
-                features, classes = zip(*made, strict=True)
-                yield torch.from_numpy(np.stack(features)), torch.tensor(classes)
+                yield stacked(future.result() for future in waiting.popleft())
         finally:
             pool.shutdown(cancel_futures=True)

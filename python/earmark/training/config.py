@@ -78,7 +78,7 @@ class TrainingConfig:
         _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1)
         _require("margin", self.margin, 0 <= self.margin < math.pi / 2)
         _require("scale", self.scale, 0 < self.scale < math.inf)
-        _require("clip", self.clip, 0 < self.clip)
+        _require("clip", self.clip, self.clip > 0)
         _require("average", self.average, 0 <= self.average < 1)
         _require("precision", self.precision, self.precision in PRECISIONS)
         _require("seed", self.seed, 0 <= self.seed < 1 << 63)

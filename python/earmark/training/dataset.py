@@ -67,10 +67,10 @@ def _listed(source: Path, number: int, line: str) -> Utterance | None:
     whole = source.parent / line
     if whole.is_file():
         return _utterance(line, whole, _speaker_of(line), where)
-    speaker, _, name = line.partition(" ")
-    path = source.parent / name.strip()
-    if name and path.is_file():
-        return _utterance(name.strip(), path, speaker, where)
+    speaker, *rest = line.split(maxsplit=1)
+    for name in rest:
+        if (source.parent / name).is_file():
+            return Utterance(source.parent / name, name, speaker)
     warnings.warn(f"{where}: left out, no such file: {whole}", stacklevel=2)
     return None
 
@@ -132,6 +132,10 @@ class Recordings:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def summary(self) -> dict[str, int | str]:
+        """Number of recordings, and a digest of their names."""
+        return {"recordings": len(self), "digest": digest(path.name for path in self.paths)}
 
     @property
     def in_memory(self) -> int:
@@ -199,7 +203,8 @@ def _read(path: Path) -> Samples:
     audio = read_audio(path, target_rate=SAMPLE_RATE_HZ, min_samples=_MIN_SAMPLES)
     # Exact for files of 16 bits; louder float files are clipped as any converter would.
     scaled = np.rint(audio.samples * np.float32(FULL_SCALE))
-    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    samples: Samples = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    return samples
 
 
 def _read_ahead(paths: Sequence[Path]) -> Iterator[Samples | AudioError]:

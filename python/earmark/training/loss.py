@@ -33,6 +33,12 @@ class AngularMargin(nn.Module):
         self.weight = nn.Parameter(torch.empty(classes, dim))
         nn.init.xavier_normal_(self.weight)
 
+    def place(self, centres: Tensor) -> None:
+        """Take centres (classes, dim); a class whose centre is 0 keeps its random one."""
+        given = centres.norm(dim=1, keepdim=True) > 0
+        with torch.no_grad():
+            self.weight.copy_(torch.where(given, functional.normalize(centres), self.weight))
+
     def forward(self, embeddings: Tensor, labels: Tensor, margin: float) -> tuple[Tensor, Tensor]:
         """Mean loss and number of embeddings nearest to their own centre, without the margin.
 

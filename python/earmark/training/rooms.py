@@ -25,8 +25,8 @@ def room_responses(
     """``count`` impulse responses, float32 (n,) of at most 0.5 s at 16 kHz.
 
     Each has another rectangular room, reverberation time, speaker and microphone; the direct sound
-    comes first, the energy is 1. They are kept in the file ``cache`` and read from there when it
-    holds as many. Raises ModuleNotFoundError without pyroomacoustics.
+    comes first, the energy is 1. They are read from the file ``cache``, which is written first when
+    it is not there. Raises ModuleNotFoundError without pyroomacoustics.
     """
     if not cache.is_file():
         responses = _simulate(count, seed, progress)
@@ -40,7 +40,7 @@ def room_responses(
 
 def _simulate(count: int, seed: int, progress: Progress | None) -> list[NDArray[np.float32]]:
     rng = np.random.default_rng([seed, count])
-    responses = []
+    responses: list[NDArray[np.float32]] = []
     while len(responses) < count:
         response = _response(rng)
         if response is not None:
@@ -73,4 +73,5 @@ def _response(rng: np.random.Generator) -> NDArray[np.float32] | None:
     response = np.asarray(room.rir[0][0])
     direct = int(np.argmax(np.abs(response)))
     response = response[direct : direct + int(_LONGEST_S * SAMPLE_RATE_HZ)]
-    return (response / np.sqrt(np.sum(response**2))).astype(np.float32)
+    scaled: NDArray[np.float32] = (response / np.sqrt(np.sum(response**2))).astype(np.float32)
+    return scaled

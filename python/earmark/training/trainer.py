@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import csv
+import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -16,9 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from earmark.errors import FormatError, first_line
 from earmark.nn.ecapa import EcapaTdnn
 from earmark.training.augment import Noises
 from earmark.training.batches import Examples, batches
+from earmark.training.centres import mean_embeddings
 from earmark.training.checkpoint import atomic_file, read_state, write_json, write_tensors
 from earmark.training.config import TrainingConfig
 from earmark.training.dataset import Corpus, Progress, Recordings
@@ -31,6 +35,17 @@ __all__ = ["Evaluation", "train"]
 
 MODEL_FILE = "model.safetensors"
 _STATE, _RECIPE, _LOG, _ROOMS = "state.safetensors", "recipe.json", "log.csv", "rooms.npz"
+_COLUMNS = (
+    "epoch",
+    "step",
+    "loss",
+    "accuracy",
+    "learning_rate",
+    "gradient_norm",
+    "utterances_per_second",
+    "seconds",
+    "eer",
+)
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -53,6 +68,7 @@ def train(
     folder: str | os.PathLike[str],
     config: TrainingConfig,
     *,
+    pretrained: bool = False,
     noise: Recordings | None = None,
     evaluation: Evaluation | None = None,
     device: str = "cpu",
@@ -67,7 +83,11 @@ def train(
     ``state.safetensors``, from which a run goes on: written each ``save_seconds``, after each epoch
     and on SIGINT or SIGTERM, replaced at once or not at all. On the same CPU with as many torch
     threads, a resumed run computes the same bits as one that was never interrupted; ``workers``,
-    the threads that make batches, change nothing. ``progress``: called with (steps done, steps).
+    the threads that make batches, change nothing. On the CPU the whole process keeps memory that is
+    freed until training ends.
+
+    ``pretrained``: start the class centres from the embeddings that ``net`` has for each speaker.
+    ``noise``: recordings to mix in. ``progress``: called with (steps done, steps).
 
     Returns the last row of the log with the numbers of speakers, utterances and parameters. Raises
     ValueError when ``folder`` holds a run with another recipe, KeyboardInterrupt after a signal,
@@ -77,10 +97,11 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     recipe = {
         "family": net.family,
+        "start": _digest(net) if pretrained else "random",
         "network": net.config.to_dict(),
         "training": config.to_dict(),
         "data": corpus.summary(),
-        "noise": len(noise) if noise is not None else 0,
+        "noise": noise.summary() if noise is not None else {},
         "evaluation": {"trials": evaluation.name, "every": evaluation.every} if evaluation else {},
     }
     memory = keep_freed_memory() if device == "cpu" else contextlib.nullcontext()
@@ -96,13 +117,16 @@ def train(
         log = _Log(run, recipe, evaluation)
         if (run / _STATE).is_file():
             log.restore(training)
+        elif pretrained:
+            training.head.place(mean_embeddings(training.net, examples, workers))
         with noted_signals() as signals:
             _loop(training, log, workers, save_seconds, progress, signals)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return {
         "output": str(run / MODEL_FILE),
         "parameters": parameters,
-        **corpus.summary(),
+        "speakers": len(corpus.speakers),
+        "utterances": len(corpus),
         **log.rows[-1],
     }
 
@@ -129,14 +153,12 @@ class _Training:
             head = AngularMargin(examples.classes, net.config.embedding, config.scale)
         self.head = head.to(device)
         self.parameters = [*net.parameters(), *head.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in self.parameters if p.ndim > 1]},
-                {"params": [p for p in self.parameters if p.ndim == 1], "weight_decay": 0.0},
-            ],
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.parameters if p.ndim > 1]},
+            # Biases and batch normalisation.
+            {"params": [p for p in self.parameters if p.ndim == 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
         self.averages = (
             {key: value.clone() for key, value in self._floats().items()} if config.average else {}
@@ -216,9 +238,7 @@ class _Training:
 class _Log:
     """The files of a run, and the time it took."""
 
-    def __init__(
-        self, run: Path, recipe: dict[str, Any], evaluation: Evaluation | None
-    ) -> None:
+    def __init__(self, run: Path, recipe: dict[str, Any], evaluation: Evaluation | None) -> None:
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.epoch_seconds = 0.0
@@ -229,10 +249,16 @@ class _Log:
 
     def restore(self, training: _Training) -> None:
         """Take the state that was saved last."""
-        tensors, saved = read_state(self._run / _STATE)
-        training.restore(tensors, saved["step"], saved["scaler"])
-        self.rows, self.seconds = saved["rows"], saved["seconds"]
-        self.epoch_seconds, self._measured = saved["epoch_seconds"], saved["measured"]
+        path = self._run / _STATE
+        tensors, saved = read_state(path)
+        try:
+            training.restore(tensors, saved["step"], saved["scaler"])
+            self.rows, self.seconds = saved["rows"], saved["seconds"]
+            self.epoch_seconds, self._measured = saved["epoch_seconds"], saved["measured"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise FormatError(f"{path}: not the state of this run: {first_line(error)}") from error
+        # Killed between the two, the model would be older than the state.
+        self._write_results(training)
 
     def end_epoch(self, training: _Training) -> None:
         """Add the row of the epoch that ends."""
@@ -263,33 +289,32 @@ class _Log:
         self.rows.append(row)
 
     def save(self, training: _Training) -> None:
-        """Write all files; the state first, which alone counts."""
+        """Write the state, which alone counts, then all that follows from it."""
         _check_finite(training)
-        write_tensors(
-            self._run / _STATE,
-            training.tensors(),
-            {
-                "step": training.step,
-                "scaler": training.scaler.state_dict(),
-                "rows": self.rows,
-                "seconds": self.seconds,
-                "epoch_seconds": self.epoch_seconds,
-                "measured": self._measured,
-            },
-        )
+        saved = {
+            "step": training.step,
+            "scaler": training.scaler.state_dict(),
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "epoch_seconds": self.epoch_seconds,
+            "measured": self._measured,
+        }
+        write_tensors(self._run / _STATE, training.tensors(), saved)
+        self._write_results(training)
+
+    def _write_results(self, training: _Training) -> None:
         described = {
             "family": training.net.family,
             "config": training.net.config.to_dict(),
-            "recipe": {key: self._recipe[key] for key in ("training", "data", "noise")},
-            "steps": training.step,
+            "recipe": self._recipe,
+            "step": training.step,
             "measured": self._measured,
         }
         write_tensors(self._run / MODEL_FILE, training.model(), described)
-        if self.rows:
-            with atomic_file(self._run / _LOG) as temporary, temporary.open("w", newline="") as out:
-                writer = csv.DictWriter(out, self.rows[0])
-                writer.writeheader()
-                writer.writerows(self.rows)
+        with atomic_file(self._run / _LOG) as temporary, temporary.open("w", newline="") as out:
+            writer = csv.DictWriter(out, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 def _loop(
@@ -328,11 +353,9 @@ def _loop(
 
 
 def _check_finite(training: _Training) -> None:
-    total = float(training.sums[0])
-    if total != total or total in (float("inf"), float("-inf")):
-        raise RuntimeError(
-            f"the loss is {total} at step {training.step}: a lower learning rate is needed"
-        )
+    loss = float(training.sums[0])
+    if not math.isfinite(loss):
+        raise RuntimeError(f"the loss is {loss} by step {training.step}: try a lower learning rate")
 
 
 def _check_recipe(path: Path, recipe: dict[str, Any]) -> None:
@@ -340,13 +363,15 @@ def _check_recipe(path: Path, recipe: dict[str, Any]) -> None:
     if not path.is_file():
         write_json(path, recipe)
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    old, new = _flat(there), _flat(json.loads(json.dumps(recipe)))
+    try:
+        old = _flat(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError) as error:
+        raise FormatError(f"{path}: not the recipe of a run: {first_line(error)}") from error
+    new = _flat(recipe)
     for key in [*new, *old]:
         if old.get(key) != new.get(key):
             raise ValueError(
-                f"{path.parent}: holds a run whose {key} is {old.get(key)!r}, not {new.get(key)!r}: "
-                "choose another folder"
+                f"{path.parent}: holds a run whose {key} is {old.get(key)!r}, not {new.get(key)!r}"
             )
 
 
@@ -358,6 +383,14 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def _digest(net: EcapaTdnn) -> str:
+    """Of the weights a run starts from."""
+    sha = hashlib.sha256()
+    for tensor in net.state_dict().values():
+        sha.update(tensor.cpu().numpy().tobytes())
+    return sha.hexdigest()[:16]
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
