@@ -53,7 +53,7 @@ wheel: .venv-demo/.created
 # reads the machine code. pip would warn that speechbrain lacks torchaudio, which is on purpose.
 .venv/.installed: .venv/.dependencies $(CPP_SOURCES) $(TEST_CPP_SOURCES) CMakeLists.txt pyproject.toml
 	.venv/bin/pip install -q --no-build-isolation --no-warn-conflicts -C build-dir=build/test \
-		-C cmake.define.EARMARK_EMULATED_ISA=ON -C install.strip=false -e '.[test,torch]'
+		-C cmake.define.EARMARK_EMULATED_ISA=ON -C install.strip=false -e '.[test,train]'
 	touch $@
 
 .venv-bench/.installed: .venv-bench/.created benchmarks/requirements.txt \

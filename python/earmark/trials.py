@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AUDIO_SUFFIXES", "Trials", "read_recordings", "read_trials"]
+__all__ = ["AUDIO_SUFFIXES", "Trials", "numbered_lines", "read_recordings", "read_trials"]
 
 AUDIO_SUFFIXES = frozenset(
     {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".w64"}
@@ -56,7 +56,7 @@ def read_recordings(path: str | os.PathLike[str]) -> list[Path]:
             raise ValueError(f"{source}: no recordings in this folder")
         return found
     listed = []
-    for number, line in _lines(source):
+    for number, line in numbered_lines(source):
         recording = source.parent / line
         if not recording.is_file():
             raise ValueError(f"{source}:{number}: no such file: {recording}")
@@ -75,7 +75,7 @@ def read_trials(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> T
     source, folder = Path(path), Path(root)
     index: dict[str, int] = {}
     rows: list[tuple[int, int, int]] = []
-    for number, line in _lines(source):
+    for number, line in numbered_lines(source):
         fields = line.split()
         if len(fields) != 3:
             raise ValueError(f"{source}:{number}: a trial is 'label path path', got {line!r}")
@@ -94,7 +94,7 @@ def read_trials(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> T
     return Trials([folder / name for name in index], table[:, 0], table[:, 1], table[:, 2])
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file that are not blank, stripped, with their numbers from 1."""
     try:
         text = path.read_text(encoding="utf-8-sig")

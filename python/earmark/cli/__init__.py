@@ -16,12 +16,12 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from earmark.cli import _bench, _demo, _embed, _eval, _info, _quantize, _verify
+from earmark.cli import _bench, _demo, _embed, _eval, _info, _quantize, _train, _verify
 from earmark.cli._output import CommandError, print_error, warnings_on_one_line
 
 __all__ = ["main"]
 
-_COMMANDS = (_demo, _info, _embed, _verify, _eval, _quantize, _bench)
+_COMMANDS = (_demo, _info, _embed, _verify, _eval, _quantize, _train, _bench)
 _FAILED = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -71,6 +71,8 @@ def _describe(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "yaml"):
         return f"this command needs {error.name}: pip install earmark[torch]"
+    if isinstance(error, ModuleNotFoundError) and error.name in ("pyroomacoustics", "scipy"):
+        return f"simulated rooms need {error.name}: pip install earmark[train], or --rooms 0"
     if isinstance(error, CommandError | OSError | ValueError | RuntimeError) and str(error):
         return str(error)
     if isinstance(error, MemoryError):

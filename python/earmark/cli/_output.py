@@ -46,6 +46,16 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_family(parser: argparse.ArgumentParser) -> None:
+    """Add ``--family`` for a command that reads a checkpoint."""
+    parser.add_argument(
+        "--family",
+        metavar="F",
+        help="such as speechbrain (not needed where a model folder or a file of `earmark train` "
+        "says so)",
+    )
+
+
 def positive_int(text: str) -> int:
     """argparse type: an integer of at least 1."""
     try:

@@ -18,6 +18,7 @@ from earmark.cli._eval import (
 from earmark.cli._output import (
     CommandError,
     add_command,
+    add_family,
     atomic_output,
     print_result,
     progress_callback,
@@ -44,7 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="CKPT",
         help="state dict, safetensors file or a toolkit's model folder",
     )
-    parser.add_argument("--family", metavar="F", required=True, help="such as speechbrain")
+    add_family(parser)
     parser.add_argument(
         "--calibrate",
         metavar="DIR|LIST",

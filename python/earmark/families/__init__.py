@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark.errors import FormatError
+from earmark.families.described import described_family
 
 if TYPE_CHECKING:
     from earmark.nn.ecapa import EcapaTdnn
@@ -26,18 +27,21 @@ def load_checkpoint(path: str | os.PathLike[str], family: str | None = None) -> 
     """Load a trained network, in float32 and evaluation mode, without gradients.
 
     ``path`` is a torch state dict, a safetensors file, or a SpeechBrain model folder (the savedir
-    with its ``hyperparams.yaml``); only the last needs no ``family``. Nothing in the files is
-    executed. Raises ValueError for an unknown family, FormatError, naming file, key and value, for
-    a file that does not hold such a network, and OSError for one that cannot be read.
+    with its ``hyperparams.yaml``). The last and a file of ``earmark train`` need no ``family``.
+    Nothing in the files is executed. Raises ValueError for an unknown family, FormatError, naming
+    file, key and value, for a file that does not hold such a network, and OSError for one that
+    cannot be read.
     """
     source = Path(path)
     if family is None:
-        if not (source / "hyperparams.yaml").is_file():
-            raise FormatError(
-                f"{source}: the family cannot be told from this file, name it; known: "
-                f"{', '.join(_FAMILIES)}"
-            )
-        family = "speechbrain"
+        source.stat()  # what is not there is no question of family
+        recipe = source / "hyperparams.yaml"
+        family = "speechbrain" if recipe.is_file() else described_family(source)
+    if family is None:
+        raise FormatError(
+            f"{source}: the family cannot be told from this file, name it; known: "
+            f"{', '.join(_FAMILIES)}"
+        )
     if family in _NOT_YET:
         raise ValueError(
             f"family {family!r} is not supported yet; supported: {', '.join(_FAMILIES)}"

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from earmark.errors import FormatError, first_line
+from earmark.families.described import described_config
 from earmark.frontend import SpeechBrainFbank
 from earmark.nn.config import EcapaConfig
 from earmark.nn.ecapa import EcapaTdnn
@@ -60,7 +61,7 @@ def load(path: Path) -> EcapaTdnn:
     """The network of a state dict, safetensors file or savedir, in evaluation mode."""
     if not path.is_dir():
         state = _read_state_dict(path)
-        return _build(_config_from_shapes(state, path), state, path)
+        return _build(described_config(path) or _config_from_shapes(state, path), state, path)
     recipe = path / "hyperparams.yaml"
     if not recipe.is_file():
         raise FormatError(f"{path}: no hyperparams.yaml in this folder")

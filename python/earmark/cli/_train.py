@@ -1,0 +1,286 @@
+"""``earmark train`` and ``earmark finetune``: a speaker-verification network from recordings."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earmark.cli._eval import add_trials, error_rates, read_both_classes, trial_scores
+from earmark.cli._output import (
+    CommandError,
+    add_command,
+    add_family,
+    positive_int,
+    print_result,
+    progress_callback,
+)
+
+if TYPE_CHECKING:
+    from earmark.cli._output import Subparsers
+    from earmark.nn import EcapaTdnn
+    from earmark.training import Evaluation, TrainingConfig
+
+_LAYERS = (("kernel-sizes", "5,3,3,3,1"), ("dilations", "1,2,3,4,1"))
+_SIZES = (
+    ("attention-channels", 128),
+    ("se-channels", 128),
+    ("res2-scale", 8),
+    ("embedding", 192),
+    ("n-mels", 80),
+)
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add both commands."""
+    train = add_command(
+        subparsers,
+        "train",
+        run,
+        "Train an ECAPA-TDNN. The same command goes on where a run was interrupted.",
+    )
+    _add_data(train)
+    _add_recipe(train, epochs=60, learning_rate=1e-3)
+    network = train.add_argument_group("network")
+    network.add_argument(
+        "--channels", type=positive_int, default=512, metavar="C", help="width (default: 512)"
+    )
+    network.add_argument(
+        "--mfa", type=positive_int, metavar="C", help="channels before pooling (default: 3 x width)"
+    )
+    for name, layers in _LAYERS:
+        network.add_argument(
+            f"--{name}",
+            type=_positive_ints,
+            default=_positive_ints(layers),
+            metavar="N,...",
+            help=f"one a layer (default: {layers})",
+        )
+    for name, size in _SIZES:
+        network.add_argument(
+            f"--{name}", type=positive_int, default=size, metavar="N", help=f"default: {size}"
+        )
+    finetune = add_command(
+        subparsers,
+        "finetune",
+        run_finetune,
+        "Train on from a checkpoint, on any speakers. The same command goes on where a run was "
+        "interrupted.",
+    )
+    finetune.add_argument(
+        "checkpoint",
+        metavar="CKPT",
+        help="state dict, safetensors file or a toolkit's model folder",
+    )
+    add_family(finetune)
+    _add_data(finetune)
+    _add_recipe(finetune, epochs=10, learning_rate=1e-4)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train a new network."""
+    _share_cores()
+    import torch
+
+    from earmark.frontend import SpeechBrainFbank
+    from earmark.nn import EcapaConfig, EcapaTdnn
+
+    config = EcapaConfig(
+        n_mels=args.n_mels,
+        channels=(*[args.channels] * (len(args.dilations) - 1), args.mfa or 3 * args.channels),
+        kernel_sizes=args.kernel_sizes,
+        dilations=args.dilations,
+        attention_channels=args.attention_channels,
+        res2_scale=args.res2_scale,
+        se_channels=args.se_channels,
+        embedding=args.embedding,
+    )
+    torch.manual_seed(args.seed)
+    net = EcapaTdnn(config, SpeechBrainFbank(config.n_mels), "speechbrain")
+    return _train(args, net, pretrained=False)
+
+
+def run_finetune(args: argparse.Namespace) -> int:
+    """Train a checkpoint's network further."""
+    _share_cores()
+    from earmark.families import load_checkpoint
+
+    return _train(args, load_checkpoint(args.checkpoint, args.family), pretrained=True)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="a folder with speaker/utterance.flac or VoxCeleb's layout in it, or a list of one "
+        "'path' or 'speaker path' a line",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="RUN", required=True, help="folder for the model, log and state"
+    )
+    parser.add_argument("--noise", metavar="DIR|LIST", help="recordings of noise to mix in")
+    add_trials(parser, required=False)
+    parser.add_argument(
+        "--eval-every",
+        type=positive_int,
+        default=5,
+        metavar="N",
+        help="epochs between evaluations on the trials (default: 5)",
+    )
+
+
+def _add_recipe(parser: argparse.ArgumentParser, epochs: int, learning_rate: float) -> None:
+    recipe = parser.add_argument_group("recipe")
+    for name, kind, default, metavar, text in (
+        ("epochs", positive_int, epochs, "N", "passes over the utterances at each speed"),
+        ("batch", positive_int, 32, "N", "crops a step"),
+        ("crop", float, 2.0, "SECONDS", "length of a crop"),
+        ("lr", float, learning_rate, "X", "highest learning rate"),
+        ("margin", float, 0.2, "RADIANS", "angular margin"),
+        ("average", float, 0.999, "X", "decay of the weights' moving average, 0 for none"),
+        ("rooms", _natural, 200, "N", "simulated rooms, 0 for none"),
+        ("seed", _natural, 0, "N", "of all random choices"),
+    ):
+        recipe.add_argument(
+            f"--{name}",
+            type=kind,
+            default=default,
+            metavar=metavar,
+            help=f"{text} (default: {default})",
+        )
+    recipe.add_argument(
+        "--speeds",
+        type=_floats,
+        default=(1.0, 0.9, 1.1),
+        metavar="X,...",
+        help="each makes new speakers (default: 1,0.9,1.1)",
+    )
+    recipe.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="default: bf16 on a GPU, fp32 on the CPU",
+    )
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
+    machine.add_argument(
+        "--threads", type=positive_int, metavar="N", help="of torch on the CPU (default: torch's)"
+    )
+    machine.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="threads that make batches (default: 1, with a GPU all cores)",
+    )
+
+
+def _share_cores() -> None:
+    """Let torch's waiting threads give their core to those that make batches.
+
+    The variable is read when torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _train(args: argparse.Namespace, net: EcapaTdnn, pretrained: bool) -> int:
+    import torch
+
+    from earmark.training import Corpus, Recordings, find_utterances, train
+    from earmark.trials import read_recordings
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise CommandError("--device cuda: torch finds no GPU")
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    config = _config(args, device)
+    evaluation = _evaluation(args)
+    utterances = find_utterances(args.data)
+    sounds = read_recordings(args.noise) if args.noise is not None else None
+    with progress_callback(args, "read") as progress:
+        corpus = Corpus(utterances, progress=progress)
+    noise = None
+    if sounds is not None:
+        with progress_callback(args, "read noise") as progress:
+            noise = Recordings(sounds, progress=progress)
+    with progress_callback(args, "train") as progress:
+        result = train(
+            net,
+            corpus,
+            args.output,
+            config,
+            pretrained=pretrained,
+            noise=noise,
+            evaluation=evaluation,
+            device=device,
+            workers=args.workers or (os.cpu_count() or 1 if device == "cuda" else 1),
+            progress=progress,
+        )
+    print_result(args, result, _lines(result))
+    return 0
+
+
+def _config(args: argparse.Namespace, device: str) -> TrainingConfig:
+    from earmark.training import Augmentation, TrainingConfig
+
+    return TrainingConfig(
+        epochs=args.epochs,
+        batch=args.batch,
+        learning_rate=args.lr,
+        margin=args.margin,
+        average=args.average,
+        precision=args.precision or ("bf16" if device == "cuda" else "fp32"),
+        seed=args.seed,
+        augmentation=Augmentation(crop_seconds=args.crop, speeds=args.speeds, rooms=args.rooms),
+    )
+
+
+def _evaluation(args: argparse.Namespace) -> Evaluation | None:
+    from earmark.training import Evaluation
+
+    if (args.trials is None) != (args.root is None):
+        raise CommandError("--trials and --root are given together or not at all")
+    if args.trials is None:
+        return None
+    trials = read_both_classes(args.trials, args.root)
+    name = Path(args.trials).name
+
+    def measure(net: EcapaTdnn) -> dict[str, Any]:
+        scores = trial_scores(trials, net.embed(trials.paths))
+        return {**error_rates(scores, trials), "trial_list": name}
+
+    return Evaluation(measure, args.eval_every, name)
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{result['output']}: {result['parameters']:,} parameters, {result['speakers']} speakers, "
+        f"{result['utterances']} utterances"
+    )
+    yield (
+        f"{result['epoch']} epochs, {result['step']} steps, {result['seconds'] / 60:.1f} minutes: "
+        f"loss {result['loss']:.3f}, {100 * result['accuracy']:.1f} % right"
+    )
+    if result["eer"] is not None:
+        yield f"EER {100 * result['eer']:.3f} %"
+
+
+def _natural(text: str) -> int:
+    """argparse type: an integer of at least 0."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _positive_ints(text: str) -> tuple[int, ...]:
+    """argparse type: ``1,2,3``."""
+    return tuple(positive_int(item) for item in text.split(","))
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    """argparse type: ``1,0.9``."""
+    try:
+        return tuple(float(item) for item in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be numbers X,..., got {text!r}") from error

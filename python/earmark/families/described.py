@@ -1,0 +1,72 @@
+"""What ``earmark train`` writes beside the weights: the family and the shape of the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from earmark.errors import FormatError, first_line
+from earmark.nn.config import EcapaConfig
+
+__all__ = ["described_config", "described_family"]
+
+# Far beyond any network; what is larger is no network but a trap.
+_MAX_SIZE, _MAX_LAYERS = 1 << 16, 16
+
+
+def described_family(path: Path) -> str | None:
+    """The family that a safetensors file names in its metadata; None for any other file.
+
+    Raises FormatError when the metadata are not what the trainer writes.
+    """
+    fields = _description(path)
+    if fields is None:
+        return None
+    family = fields.get("family")
+    if not isinstance(family, str):
+        raise FormatError(f"{path}: its metadata name the family {family!r}")
+    return family
+
+
+def described_config(path: Path) -> EcapaConfig | None:
+    """The shape of the network, as :func:`described_family`."""
+    fields = _description(path)
+    if fields is None:
+        return None
+    config = fields.get("config")
+    if not isinstance(config, dict):
+        raise FormatError(f"{path}: its metadata hold no config of a network")
+    for name, value in config.items():
+        sizes = value if isinstance(value, list) else [value]
+        if len(sizes) > _MAX_LAYERS or not all(
+            type(size) is int and 1 <= size <= _MAX_SIZE for size in sizes
+        ):
+            raise FormatError(f"{path}: {name} is {value!r}, expected positive integers")
+    try:
+        return EcapaConfig.from_dict(config)
+    except ValueError as error:
+        raise FormatError(f"{path}: {first_line(error)}") from error
+
+
+def _description(path: Path) -> Mapping[str, Any] | None:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get("earmark")
+    # A torch file, or a broken one, of which its reader has more to say.
+    except (SafetensorError, OSError):
+        return None
+    if text is None:
+        return None
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: broken metadata: {first_line(error)}") from error
+    if not isinstance(fields, dict):
+        raise FormatError(f"{path}: its metadata are {type(fields).__name__}, not an object")
+    return fields
