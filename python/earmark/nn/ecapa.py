@@ -201,12 +201,16 @@ class _SeRes2Block(nn.Module):
 
 class _AttentivePooling(nn.Module):
     """Mean and standard deviation over time, (B, C, T) -> (B, 2C, 1), weighted by an attention that
-    sees each frame beside the mean and standard deviation of all."""
+    sees each frame beside the mean and standard deviation of all. ``softmax`` takes logits of -inf
+    for frames that do not count."""
+
+    softmax: nn.Module
 
     def __init__(self, channels: int, attention_channels: int) -> None:
         super().__init__()
         self.tdnn = _Tdnn(3 * channels, attention_channels)
         self.conv = _Conv(attention_channels, channels)
+        self.softmax = nn.Softmax(dim=2)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
@@ -221,7 +225,7 @@ class _AttentivePooling(nn.Module):
             context, per_recording, conv.bias
         )
         scores = self.conv(torch.tanh(self.tdnn.norm(functional.relu(hidden))))
-        weights = torch.softmax(scores.masked_fill(mask == 0, float("-inf")), dim=2)
+        weights = self.softmax(scores.masked_fill(mask == 0, float("-inf")))
         return torch.cat(_mean_and_std(x, weights), dim=1)[:, :, None]
 
 
