@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from earmark.frontend import SpeechBrainFbank
 from earmark.lowering.ecapa import lower_ecapa
+from earmark.nn import EcapaTdnn
 from earmark.nn.config import EcapaConfig
 from earmark.plan import PlanBuilder
 from earmark.quantization.calibration import calibrate
@@ -88,6 +91,16 @@ def random_state(config: EcapaConfig, seed: int = 0) -> dict[str, Array]:
     norm("asp_bn", 2 * aggregated)
     conv("fc", config.embedding, 2 * aggregated)
     return state
+
+
+def torch_network(config: EcapaConfig, state: dict[str, Array]) -> EcapaTdnn:
+    """The state dict in torch."""
+    net = EcapaTdnn(config, SpeechBrainFbank(config.n_mels), family="speechbrain")
+    tensors = {key: torch.from_numpy(values) for key, values in state.items()}
+    missing, unexpected = net.load_state_dict(tensors, strict=False)
+    assert not unexpected
+    assert all(key.endswith("num_batches_tracked") for key in missing)
+    return net.eval().requires_grad_(False)
 
 
 def int8_plan(

@@ -17,12 +17,19 @@ from numpy.typing import NDArray
 
 from earmark import _C
 from earmark.families import load_checkpoint
-from earmark.frontend import SpeechBrainFbank
 from earmark.lowering.ecapa import lower_ecapa
 from earmark.nn import EcapaTdnn
 from earmark.nn.config import EcapaConfig
 from earmark.plan import OUTPUT, PlanBuilder, make_engine
-from networks import LARGE, SMALL, int8_plan, random_features, random_int8_plan, random_state
+from networks import (
+    LARGE,
+    SMALL,
+    int8_plan,
+    random_features,
+    random_int8_plan,
+    random_state,
+    torch_network,
+)
 from oracle import network
 from paths import CHECKPOINT, dev_recordings, needs_data
 from plans import equal_bits
@@ -133,15 +140,6 @@ def test_bootstrap_keeps_its_embeddings(
 def cosine(a: Array, b: Array) -> float:
     a, b = a.astype(np.float64), b.astype(np.float64)
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-def torch_network(config: EcapaConfig, state: dict[str, Array]) -> EcapaTdnn:
-    net = EcapaTdnn(config, SpeechBrainFbank(config.n_mels), family="speechbrain")
-    tensors = {key: torch.from_numpy(values) for key, values in state.items()}
-    missing, unexpected = net.load_state_dict(tensors, strict=False)
-    assert not unexpected
-    assert all(key.endswith("num_batches_tracked") for key in missing)
-    return net.eval().requires_grad_(False)
 
 
 @each_isa
