@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -189,6 +191,45 @@ def test_family_is_not_guessed(tmp_path: Path, state: State) -> None:
         with pytest.raises(FormatError, match="the family cannot be told") as caught:
             load_checkpoint(source)
         assert str(source) in str(caught.value)
+
+
+def write_described(path: Path, state: State, described: Any) -> Path:
+    text = described if isinstance(described, str) else json.dumps(described)
+    save_file(state, path, metadata={"earmark": text})
+    return path
+
+
+def test_a_file_that_says_its_family_and_shape(tmp_path: Path, state: State) -> None:
+    """As `earmark train` writes it; dilations could not be told from the weights."""
+    config = dataclasses.replace(CONFIG, dilations=(1, 1, 2, 1, 1))
+    described = {"family": "speechbrain", "config": config.to_dict(), "measured": {}}
+    path = write_described(tmp_path / "model.safetensors", state, described)
+    for family in (None, "speechbrain"):
+        assert load_checkpoint(path, family).config == config
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ("{", "broken metadata"),
+        ("[" * 100_000, "broken metadata"),
+        ([], "its metadata are list"),
+        ({}, "its metadata name the family None"),
+        ({"family": "nobody"}, "'nobody' is unknown"),
+        ({"family": "speechbrain"}, "no config of a network"),
+        ({"family": "speechbrain", "config": {"width": 5}}, "unexpected keyword argument 'width'"),
+        ({"family": "speechbrain", "config": {"embedding": "x"}}, "embedding is 'x'"),
+        ({"family": "speechbrain", "config": {"embedding": 1 << 40}}, "embedding is 1099511627776"),
+        ({"family": "speechbrain", "config": {"channels": [16] * 17}}, "channels is"),
+        ({"family": "speechbrain", "config": {"channels": 16}}, "model.safetensors: "),
+        ({"family": "speechbrain", "config": {}}, r"blocks\.1\..* is missing"),
+    ],
+)
+def test_nonsense_in_metadata(tmp_path: Path, state: State, described: Any, message: str) -> None:
+    path = write_described(tmp_path / "model.safetensors", state, described)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_files(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from earmark.errors import FormatError, first_line
@@ -40,8 +40,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write a safetensors file with one metadata key, ``earmark``, that holds JSON."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Bytes, for safetensors would write a file that nobody else may read.
+    data = save(plain, metadata={_KEY: json.dumps(metadata)})
     with atomic_file(path) as temporary:
-        save_file(plain, temporary, metadata={_KEY: json.dumps(metadata)})
+        temporary.write_bytes(data)
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
