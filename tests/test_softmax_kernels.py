@@ -100,6 +100,24 @@ def test_values_that_are_not_finite_are_as_in_torch(isa: str, value: float, n: i
 
 
 @each_isa
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "exact"])
+@pytest.mark.parametrize("n", [1, 7, 40])
+def test_approximate_softmax_of_values_that_are_not_finite(isa: str, name: str, n: int) -> None:
+    x = random_f32(np.random.default_rng(n), 3, n)
+    expected = softmax(name, x)
+    x[0, n // 2] = -np.inf
+    x[1] = -np.inf
+    x[2, 0] = np.nan
+    expected[0, n // 2] = 0
+    expected[0] /= expected[0].sum() or 1
+    out = np.empty_like(x)
+    run(name, x, out, isa)
+    np.testing.assert_allclose(out[0], expected[0], rtol=2e-6, atol=2e-7)
+    assert not out[1].any()
+    assert np.isnan(out[2]).all()
+
+
+@each_isa
 def test_far_logits_weigh_nothing(isa: str) -> None:
     x = np.array([[0, -86, -88, -1e38, 0]], np.float32)
     out = np.empty_like(x)

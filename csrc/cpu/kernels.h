@@ -144,8 +144,8 @@ struct Kernels {
   void (*table_moments_f32)(const float* logits, int n_rows, int columns, const LookupTable&,
                             const float* x, ptrdiff_t x_stride, int channels, const MomentsF32&);
 
-  // Softmax of each of `rows` rows of n contiguous values; out may be x. exp as torch does it: an
-  // Inf or NaN makes its row NaN, -Inf weighs 0.
+  // Softmax of each of `rows` rows of n contiguous values; out may be x. -Inf weighs 0, NaN makes
+  // its row NaN. Where all is -Inf, exp gives NaN as in torch, the others 0.
   void (*softmax_f32)(const float* x, float* out, int64_t rows, int64_t n);
   void (*pwl_softmax_f32)(const PiecewiseLinear&, const float* x, float* out, int64_t rows,
                           int64_t n);

@@ -259,12 +259,15 @@ EARMARK_FN float max_of(const float* x, int64_t n) {
   return maximum;
 }
 
-// out = numerator(x) over the sum of the row; out may be x.
+// out = numerator(x) over the sum of the row, or times `share_of_nothing` where that is 0; out may
+// be x.
 template <class Numerator>
-EARMARK_FN void normalised_row(const Numerator& numerator, const float* x, float* out, int64_t n) {
+EARMARK_FN void normalised_row(const Numerator& numerator, float share_of_nothing, const float* x,
+                               float* out, int64_t n) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) out[i] = numerator(x[i]);
-  const float share = 1.0f / sum_of(out, n);
+  const float sum = sum_of(out, n);
+  const float share = sum == 0.0f ? share_of_nothing : 1.0f / sum;
   for (int64_t i = 0; i < n; ++i) out[i] *= share;
 }
 
@@ -273,7 +276,8 @@ static void softmax_f32(const float* x, float* out, int64_t rows, int64_t n) {
   for (int64_t r = 0; r < rows; ++r, x += n, out += n) {
     const float maximum = max_of(x, n);
     normalised_row(
-        [=](float v) __attribute__((always_inline)) { return exp_f32(v - maximum); }, x, out, n);
+        [=](float v) __attribute__((always_inline)) { return exp_f32(v - maximum); },
+        __builtin_nanf(""), x, out, n);
   }
 }
 
@@ -282,23 +286,22 @@ static void pwl_softmax_f32(const PiecewiseLinear& pwl, const float* x, float* o
   EARMARK_RAN("pwl_softmax_f32");
   with_pieces(
       pwl, [&](const PiecewiseLinear& pieces, auto count) __attribute__((always_inline)) {
-        for (int64_t r = 0; r < rows; ++r) {
-          normalised_row(
-              [&](float v)
-                  __attribute__((always_inline)) { return pwl_f32<count.value>(pieces, v); },
-              x + r * n, out + r * n, n);
-        }
+        const auto numerator = [&](float v) __attribute__((always_inline)) {
+          const float e = pwl_f32<count.value>(pieces, v);
+      return v == -__builtin_inff() ? 0.0f : e;
+        };
+        for (int64_t r = 0; r < rows; ++r)
+          normalised_row(numerator, 0.0f, x + r * n, out + r * n, n);
       });
 }
 
 static void table_softmax_f32(const LookupTable& table, const float* x, float* out, int64_t rows,
                               int64_t n) {
   EARMARK_RAN("table_softmax_f32");
-  for (int64_t r = 0; r < rows; ++r, x += n, out += n) {
-    normalised_row(
-        [=](float v) __attribute__((always_inline)) {
-          return table_value(table, v * table.scale + table.offset);
-        },
-        x, out, n);
-  }
+  const auto numerator = [=](float v) __attribute__((always_inline)) {
+    // A product, not a choice, which GCC would turn into a branch around the table.
+    const float weight = v == -__builtin_inff() ? 0.0f : 1.0f;
+    return table_value(table, v * table.scale + table.offset) * (v == v ? weight : v);
+  };
+  for (int64_t r = 0; r < rows; ++r) normalised_row(numerator, 0.0f, x + r * n, out + r * n, n);
 }
