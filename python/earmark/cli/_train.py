@@ -204,7 +204,10 @@ def _train(args: argparse.Namespace, net: EcapaTdnn, pretrained: bool) -> int:
     if sounds is not None:
         with progress_callback(args, "read noise") as progress:
             noise = Recordings(sounds, progress=progress)
-    with progress_callback(args, "train") as progress:
+    with (
+        progress_callback(args, "rooms") as room_progress,
+        progress_callback(args, "train") as progress,
+    ):
         result = train(
             net,
             corpus,
@@ -216,6 +219,7 @@ def _train(args: argparse.Namespace, net: EcapaTdnn, pretrained: bool) -> int:
             device=device,
             workers=args.workers or (os.cpu_count() or 1 if device == "cuda" else 1),
             progress=progress,
+            room_progress=room_progress,
         )
     print_result(args, result, _lines(result))
     return 0

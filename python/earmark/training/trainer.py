@@ -33,8 +33,8 @@ from earmark.training.schedule import learning_rate, ramp
 
 __all__ = ["Evaluation", "train"]
 
-MODEL_FILE = "model.safetensors"
-_STATE, _RECIPE, _LOG, _ROOMS = "state.safetensors", "recipe.json", "log.csv", "rooms.npz"
+_MODEL, _STATE = "model.safetensors", "state.safetensors"
+_RECIPE, _LOG, _ROOMS = "recipe.json", "log.csv", "rooms.npz"
 _COLUMNS = (
     "epoch",
     "step",
@@ -75,6 +75,7 @@ def train(
     workers: int = 1,
     save_seconds: float = 120.0,
     progress: Progress | None = None,
+    room_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train ``net`` in place, or go on where the run in ``folder`` was interrupted.
 
@@ -87,7 +88,9 @@ def train(
     freed until training ends.
 
     ``pretrained``: start the class centres from the embeddings that ``net`` has for each speaker.
-    ``noise``: recordings to mix in. ``progress``: called with (steps done, steps).
+    ``noise``: recordings to mix in. ``progress``: called with (steps done, steps);
+    ``room_progress``: with (rooms done, rooms), which a new run simulates first. ``net`` is left on
+    ``device``, in training mode, with its weights as they are, not averaged.
 
     Returns the last row of the log with the numbers of speakers, utterances and parameters. Raises
     ValueError when ``folder`` holds a run with another recipe, KeyboardInterrupt after a signal,
@@ -108,9 +111,9 @@ def train(
     with alone_in(run), memory:
         _check_recipe(run / _RECIPE, recipe)
         how = config.augmentation
-        rooms = (
-            room_responses(how.rooms, config.seed, run / _ROOMS) if how.room and how.rooms else []
-        )
+        rooms = []
+        if how.room and how.rooms:
+            rooms = room_responses(how.rooms, config.seed, run / _ROOMS, room_progress)
         noises = Noises(noise, how.snr_db) if noise is not None else None
         examples = Examples(corpus, net.front_end, how, config.seed, noises, rooms)
         training = _Training(net, examples, config, device)
@@ -123,7 +126,7 @@ def train(
             _loop(training, log, workers, save_seconds, progress, signals)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return {
-        "output": str(run / MODEL_FILE),
+        "output": str(run / _MODEL),
         "parameters": parameters,
         "speakers": len(corpus.speakers),
         "utterances": len(corpus),
@@ -310,7 +313,7 @@ class _Log:
             "step": training.step,
             "measured": self._measured,
         }
-        write_tensors(self._run / MODEL_FILE, training.model(), described)
+        write_tensors(self._run / _MODEL, training.model(), described)
         with atomic_file(self._run / _LOG) as temporary, temporary.open("w", newline="") as out:
             writer = csv.DictWriter(out, _COLUMNS)
             writer.writeheader()
