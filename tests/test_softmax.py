@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from earmark import _C  # noqa: E402
 from earmark.nn import (  # noqa: E402
     LookupTableSoftmax,
     PiecewiseLinear,
@@ -393,3 +394,31 @@ def test_compiles_in_one_graph(name: str) -> None:
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
     x = logits(3, 40)
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        PiecewiseLinearSoftmax(segments=0, range=(-1, 5)),
+        PiecewiseLinearSoftmax(segments=2),
+        PiecewiseLinearSoftmax(segments=5, learnable=True),
+        LookupTableSoftmax(entries=64),
+    ],
+    ids=repr,
+)
+def test_inference_on_the_cpu_is_by_the_kernel(layer: ApproximateSoftmax) -> None:
+    """The same weights to a few ulp; -inf, NaN and rows without logits too."""
+    x = torch.randn(3, 7, 50, generator=torch.Generator().manual_seed(0))
+    x[0, 0, ::3] = -math.inf
+    x[1, 1] = -math.inf
+    x[2, 2, 2] = math.nan
+    by_torch = layer(x.clone().requires_grad_(True)).detach()
+    _C.softmax_f32(np.zeros(1, np.float32), np.zeros(1, np.float32))
+    with torch.no_grad():
+        by_kernel = layer(x)
+        assert "softmax_f32" in _C.last_kernel()
+        assert not _C.last_kernel().startswith("softmax")
+        strided = layer(x[:, :, ::2])
+    torch.testing.assert_close(by_kernel, by_torch, rtol=1e-5, atol=1e-6, equal_nan=True)
+    expected = layer(x[:, :, ::2].clone().requires_grad_(True)).detach()
+    torch.testing.assert_close(strided, expected, rtol=1e-5, atol=1e-6, equal_nan=True)

@@ -81,6 +81,7 @@ class CroppedTrials:
             index = np.repeat(np.arange(len(times)), times)
             labels = self.trials.labels[index]
             pairs = zip(scores, baseline, strict=True)
-            samples.append(np.mean([eer(x[index], labels) - eer(y[index], labels) for x, y in pairs]))
+            changes = [eer(x[index], labels) - eer(y[index], labels) for x, y in pairs]
+            samples.append(np.mean(changes))
         low, high = np.percentile(samples, [2.5, 97.5])
         return mean, float(low), float(high)

@@ -25,6 +25,7 @@ from earmark.families.described import described_config
 from earmark.frontend import SpeechBrainFbank
 from earmark.nn.config import EcapaConfig
 from earmark.nn.ecapa import EcapaTdnn
+from earmark.nn.softmax import ApproximateSoftmax, softmax_of_shape
 
 __all__ = ["load"]
 
@@ -43,6 +44,7 @@ _NETWORK_DEFAULTS = {
     "se_channels": 128,
     "lin_neurons": 192,
 }
+_SOFTMAX = "asp.softmax"
 _FBANK_ONLY = {
     "deltas": False,
     "context": False,
@@ -77,6 +79,7 @@ def _build(config: EcapaConfig, state: _StateDict, path: Path) -> EcapaTdnn:
             net = EcapaTdnn(config, SpeechBrainFbank(config.n_mels), family="speechbrain")
     except ValueError as error:
         raise FormatError(f"{path}: {error}") from error
+    _add_softmax(net, state)
     wanted = net.state_dict()
     for key in wanted:
         if key not in state:
@@ -89,7 +92,22 @@ def _build(config: EcapaConfig, state: _StateDict, path: Path) -> EcapaTdnn:
         key: tensor.to(wanted[key].dtype, copy=True).contiguous() for key, tensor in state.items()
     }
     net.load_state_dict(state, strict=True, assign=True)
+    if isinstance(net.asp.softmax, ApproximateSoftmax):
+        try:
+            net.asp.softmax.check()
+        except ValueError as error:
+            raise FormatError(f"{path}: {_SOFTMAX}: {error}") from error
     return net.eval().requires_grad_(False)
+
+
+def _add_softmax(net: EcapaTdnn, state: _StateDict) -> None:
+    """Make room for the numbers of an approximate softmax, which earmark's own files may hold."""
+    prefix = f"{_SOFTMAX}."
+    numbers = {
+        key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
+    }
+    if numbers:
+        net.asp.softmax = softmax_of_shape(numbers, dim=2)
 
 
 def _check_tensor(key: str, tensor: Tensor, wanted: Tensor, path: Path) -> None:

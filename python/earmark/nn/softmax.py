@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from earmark import _C
 from earmark.nn.piecewise import PiecewiseLinear, check_range, fit_exp
 
 __all__ = [
@@ -46,6 +48,10 @@ class ApproximateSoftmax(nn.Module):
         """
         if not x.is_floating_point():
             raise ValueError(f"logits must be floating point, got {x.dtype}")
+        if mask is None and self._suits_kernel(x):
+            out = torch.empty_like(x)
+            self.run_kernel(x.numpy(), out.numpy())
+            return out
         left_out = x == -math.inf
         if mask is not None:
             left_out = left_out | (mask == 0)
@@ -58,6 +64,23 @@ class ApproximateSoftmax(nn.Module):
     def numerators(self, x: Tensor) -> Tensor:
         """f of finite logits, float32 or float64, of the shape of ``x``."""
         raise NotImplementedError
+
+    def run_kernel(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Write the weights over the last axis of ``x`` to ``out``, on the calling thread."""
+        raise NotImplementedError
+
+    def _suits_kernel(self, x: Tensor) -> bool:
+        """Whether the compiled kernel may do it: inference over contiguous float32 on the CPU."""
+        return (
+            not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and type(x) is Tensor
+            and x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and x.ndim > 0
+            and self.dim in (-1, x.ndim - 1)
+            and x.is_contiguous()
+        )
 
     def fit(self, range: tuple[float, float], density: ArrayLike | None = None) -> None:
         """Make f near to exp on another range, in place.
@@ -138,16 +161,22 @@ class PiecewiseLinearSoftmax(ApproximateSoftmax):
 
     def function(self) -> PiecewiseLinear:
         """The function as it is now."""
+        breakpoints, slopes, intercept, low, high = self._numbers()
+        return PiecewiseLinear.continuous(
+            breakpoints.tolist(), slopes.tolist(), intercept, low, high
+        )
+
+    def _numbers(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float, float]:
+        """Sorted breakpoints, slopes, first intercept, bounds."""
         low = math.exp(self.log_low.item())
         high = math.inf if self.log_high is None else math.exp(self.log_high.item())
         if self.slopes is None or self.breakpoints is None or self.intercept is None:
-            return PiecewiseLinear((), (1.0,), (0.0,), low, high)
-        slopes = self.slopes.detach().double().cpu()
-        points, order = self.breakpoints.detach().double().cpu().sort()
-        slopes = slopes[0] + torch.cat([slopes.new_zeros(1), slopes.diff()[order].cumsum(0)])
-        return PiecewiseLinear.continuous(
-            points.tolist(), slopes.tolist(), self.intercept.item(), low, high
-        )
+            return np.empty(0), np.ones(1), 0.0, low, high
+        points = self.breakpoints.detach().double().cpu().numpy()
+        slopes = self.slopes.detach().double().cpu().numpy()
+        order = np.argsort(points)
+        slopes = slopes[0] + np.concatenate([[0.0], np.cumsum(np.diff(slopes)[order])])
+        return points[order], slopes, self.intercept.item(), low, high
 
     def numerators(self, x: Tensor) -> Tensor:
         values = x
@@ -160,6 +189,20 @@ class PiecewiseLinearSoftmax(ApproximateSoftmax):
         if self.log_high is not None:
             values = torch.minimum(values, self.log_high.to(x.dtype).exp())
         return values
+
+    def run_kernel(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        breakpoints, slopes, intercept, low, high = self._numbers()
+        bends = np.diff(slopes) * breakpoints
+        intercepts = intercept - np.concatenate([[0.0], np.cumsum(bends)])
+        _C.pwl_softmax_f32(
+            x,
+            out,
+            breakpoints=breakpoints,
+            slopes=slopes,
+            intercepts=intercepts,
+            low=low,
+            high=high,
+        )
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, segments={self.segments}, learnable={self.learnable}"
@@ -206,6 +249,10 @@ class LookupTableSoftmax(ApproximateSoftmax):
         before, after = table[index], table[index + 1]
         values: Tensor = before + (position - index) * (after - before)
         return values
+
+    def run_kernel(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        low, high = self.limits.tolist()
+        _C.table_softmax_f32(x, out, table=self.table.cpu().numpy(), low=low, high=high)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, entries={len(self.table)}"

@@ -159,7 +159,7 @@ class _Training:
         groups: list[dict[str, Any]] = [
             {"params": [p for p in self.parameters if p.ndim > 1]},
             # Biases and batch normalisation.
-            {"params": [p for p in self.parameters if p.ndim == 1], "weight_decay": 0.0},
+            {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")

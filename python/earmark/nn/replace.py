@@ -1,0 +1,209 @@
+"""Approximate softmaxes in models that were written, and trained, with exact ones."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from earmark.nn.ecapa import EcapaTdnn
+from earmark.nn.softmax import ApproximateSoftmax, PiecewiseLinearSoftmax
+
+__all__ = ["replace_softmax"]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_SOFTMAXES = (torch.softmax, functional.softmax, Tensor.softmax)
+# A submodule of this name joins a module whose forward calls the function.
+_NAME = "approximate_softmax"
+
+
+def replace_softmax(
+    model: Model, layer: ApproximateSoftmax, calibration: Iterable[Any] | None = None
+) -> Model:
+    """Put a copy of ``layer`` in the place of every softmax of ``model``; returns the model.
+
+    Replaced, each with its own axis, are ``nn.Softmax`` modules, the pooling's of an
+    ``EcapaTdnn`` among them, and calls of ``torch.softmax`` or ``functional.softmax`` in the
+    forward of a module, such as SpeechBrain's pooling. Such calls are found while the model runs on
+    ``calibration``; the module's forward then goes through a wrapper, which ``torch.compile`` does
+    not look into, and the layer is its submodule ``approximate_softmax``.
+
+    calibration: recordings as ``EcapaTdnn.embed`` takes them, for other models tuples of arguments
+    or single tensors. The layer is fitted to the logits that they bring, unless its function was
+    given. As a softmax is the same for logits that are shifted together and a piecewise-linear
+    function is not, the pooling of an ``EcapaTdnn`` has the bias of each channel set so that the
+    largest logit is 0; but for the clip alone, whose place is fixed.
+
+    Raises ValueError for a model in which no softmax is found or, in calibration, is reached.
+    """
+    recorded: dict[str, _Logits] = {}
+    if calibration is not None:
+        items = list(calibration)
+        centred = isinstance(model, EcapaTdnn) and _can_be_shifted(layer)
+        if centred and isinstance(model, EcapaTdnn):
+            _centre(model, items)
+        recorded = _record(model, items)
+    places = [name for name, module in model.named_modules() if isinstance(module, nn.Softmax)]
+    if not {*places, *recorded}:
+        missing = "" if calibration is not None else "; calls in a forward need calibration"
+        raise ValueError(f"{type(model).__name__} has no softmax to replace{missing}")
+    for name in places:
+        softmax = model.get_submodule(name)
+        assert isinstance(softmax, nn.Softmax)
+        if calibration is not None and name not in recorded:
+            raise ValueError(f"no recording of the calibration reaches the softmax {name!r}")
+        dim = -1 if softmax.dim is None else softmax.dim
+        replacement = _fitted(layer, dim, recorded.pop(name, None))
+        if not name:
+            raise ValueError("the model is a softmax itself: use the layer in its place")
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, replacement.train(softmax.training))
+    for name, logits in recorded.items():
+        module = model.get_submodule(name)
+        module.add_module(_NAME, _fitted(layer, logits.dim, logits).train(module.training))
+        module.forward = functools.partial(_forward, module)
+    return model
+
+
+def _can_be_shifted(layer: ApproximateSoftmax) -> bool:
+    return layer.fits and not (isinstance(layer, PiecewiseLinearSoftmax) and layer.segments == 0)
+
+
+def _fitted(layer: ApproximateSoftmax, dim: int, logits: _Logits | None) -> ApproximateSoftmax:
+    fresh = copy.deepcopy(layer)
+    fresh.dim = dim
+    if logits is not None and fresh.fits:
+        fresh.fit(logits.range())
+    return fresh
+
+
+class _Logits:
+    """The finite logits that reached one softmax."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, x: Tensor) -> None:
+        finite = x.detach()[x.isfinite()].float()
+        if finite.numel():
+            self._low = min(self._low, finite.min().item())
+            self._high = max(self._high, finite.max().item())
+
+    def range(self) -> tuple[float, float]:
+        if self._low > self._high:
+            raise ValueError("no finite logit reaches a softmax")
+        if self._high - self._low < 1e-3:  # constant logits still need a range
+            return self._low - 0.5, self._high + 0.5
+        return self._low, self._high
+
+
+class _Watching(TorchFunctionMode):
+    """Tells ``seen`` of every softmax that is called as a function."""
+
+    def __init__(self, seen: Any) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _SOFTMAXES:
+            return self._seen(func, *args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _record(model: nn.Module, items: list[Any]) -> dict[str, _Logits]:
+    """Logits by the name of the ``nn.Softmax``, or of the innermost module that called one."""
+    recorded: dict[str, _Logits] = {}
+    running: list[str] = []
+
+    def enter(name: str, module: nn.Module, args: Any) -> None:
+        running.append(name)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        running.pop()
+
+    def seen(func: Any, input: Tensor, dim: int | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        if dim is None:
+            raise ValueError(f"the softmax in {running[-1]!r} does not say its axis")
+        recorded.setdefault(running[-1], _Logits(dim)).add(input)
+        result: Tensor = func(input, dim, *args, **kwargs)
+        return result
+
+    hooks = []
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_pre_hook(functools.partial(enter, name)))
+        hooks.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        with _evaluating(model), torch.no_grad(), _Watching(seen):
+            for item in items:
+                _run(model, item)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return recorded
+
+
+def _run(model: nn.Module, item: Any) -> None:
+    if isinstance(model, EcapaTdnn):
+        model.embed(item)
+    elif isinstance(item, tuple):
+        model(*item)
+    else:
+        model(item)
+
+
+def _centre(net: EcapaTdnn, items: list[Any]) -> None:
+    """Shift the bias of each channel of the attention so that its largest logit is 0."""
+    conv = net.asp.conv.conv
+    assert conv.bias is not None
+    largest = torch.full((conv.out_channels,), -math.inf, device=conv.weight.device)
+
+    def note(module: nn.Module, args: Any, logits: Tensor) -> None:
+        torch.maximum(largest, logits.detach().amax(dim=(0, 2)), out=largest)
+
+    hook = conv.register_forward_hook(note)
+    try:
+        with _evaluating(net), torch.no_grad():
+            for item in items:
+                net.embed(item)
+    finally:
+        hook.remove()
+    if not bool(largest.isfinite().all()):
+        raise ValueError("no finite logit reaches a softmax")
+    with torch.no_grad():
+        conv.bias -= largest
+
+
+def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The module's own forward, its softmax replaced."""
+    layer = module.get_submodule(_NAME)
+
+    def replaced(
+        func: Any, input: Tensor, dim: int | None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        weights: Tensor = layer(input)
+        return weights if kwargs.get("dtype") is None else weights.to(kwargs["dtype"])
+
+    with _Watching(replaced):
+        return type(module).forward(module, *args, **kwargs)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, before in training.items():
+            module.training = before
