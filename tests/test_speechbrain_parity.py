@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import types
@@ -17,7 +18,14 @@ import torch
 
 from earmark.families import load_checkpoint
 from earmark.frontend import SpeechBrainFbank
-from earmark.nn import EcapaConfig, EcapaTdnn
+from earmark.metrics import cosine_score
+from earmark.nn import (
+    EcapaConfig,
+    EcapaTdnn,
+    LookupTableSoftmax,
+    PiecewiseLinearSoftmax,
+    replace_softmax,
+)
 
 from .paths import CHECKPOINT, dev_recordings, needs_data, one_torch_thread
 
@@ -216,3 +224,22 @@ def test_training_gradients_are_the_same(speechbrain: SimpleNamespace) -> None:
     buffers = dict(reference.named_buffers())
     for key, buffer in net.named_buffers():
         torch.testing.assert_close(buffer, buffers[key], rtol=1e-4, atol=1e-5)
+
+
+@needs_data
+def test_softmax_is_replaced_inside_speechbrains_pooling(modules: SimpleNamespace) -> None:
+    """Its pooling calls F.softmax on logits of -inf where a recording has ended."""
+    model = copy.deepcopy(modules.embedding_model)
+    feats = torch.randn(2, 120, 80, generator=torch.Generator().manual_seed(0)) * 10
+    lengths = torch.tensor([1.0, 0.6])
+    with torch.inference_mode():
+        exact = model(feats, lengths)[:, 0].numpy()
+        replace_softmax(model, LookupTableSoftmax(entries=2000), [(feats, lengths)])
+        assert isinstance(model.asp.get_submodule("approximate_softmax"), LookupTableSoftmax)
+        near = model(feats, lengths)[:, 0].numpy()
+    assert (cosine_score(near, exact) > 0.99999).all()
+    assert not np.array_equal(near, exact)
+    model = copy.deepcopy(modules.embedding_model)
+    replace_softmax(model, PiecewiseLinearSoftmax(segments=3), [(feats, lengths)])
+    with torch.inference_mode():
+        assert np.isfinite(model(feats, lengths).numpy()).all()

@@ -168,8 +168,8 @@ class PiecewiseLinearSoftmax(ApproximateSoftmax):
 
     def _numbers(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float, float]:
         """Sorted breakpoints, slopes, first intercept, bounds."""
-        low = math.exp(self.log_low.item())
-        high = math.inf if self.log_high is None else math.exp(self.log_high.item())
+        low = self.log_low.detach().double().exp().item()
+        high = math.inf if self.log_high is None else self.log_high.detach().double().exp().item()
         if self.slopes is None or self.breakpoints is None or self.intercept is None:
             return np.empty(0), np.ones(1), 0.0, low, high
         points = self.breakpoints.detach().double().cpu().numpy()
