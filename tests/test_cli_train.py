@@ -55,6 +55,36 @@ def earmark(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return run
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--softmax=pwl",), "PiecewiseLinearSoftmax(dim=2, segments=2, learnable=False)"),
+        (
+            ("--softmax=pwl", "--segments=3", "--learnable"),
+            "PiecewiseLinearSoftmax(dim=2, segments=3, learnable=False)",
+        ),
+        (("--softmax=table", "--entries=9"), "LookupTableSoftmax(dim=2, entries=9)"),
+    ],
+)
+def test_finetune_with_another_softmax(
+    options: tuple[str, ...], expected: str, earmark: Run, folder: Path, tmp_path: Path
+) -> None:
+    run, finetuned = tmp_path / "run", tmp_path / "finetuned"
+    assert earmark("train", folder, "-o", run, *SMALL, *QUICK).status == 0
+    command = ("finetune", run / "model.safetensors", folder, "-o", finetuned, *QUICK, *options)
+    assert earmark(*command).status == 0
+    net = load_checkpoint(finetuned / "model.safetensors")
+    assert repr(net.asp.softmax) == expected
+    # Done already: goes on where it ended.
+    assert earmark(*command).status == 0
+    model = tmp_path / "model.earmark"
+    source = finetuned / "model.safetensors"
+    assert earmark("quantize", source, "--calibrate", folder, "-o", model).status == 0
+    again = earmark("finetune", source, folder, "-o", tmp_path / "x", *QUICK, *options)
+    assert (again.status, again.err.count("\n")) == (2, 1)
+    assert "no softmax to replace" in again.err
+
+
 def test_train_then_finetune(earmark: Run, folder: Path, tmp_path: Path) -> None:
     trials = ("--trials", folder / "trials.txt", "--root", folder, "--eval-every", 2)
     run = tmp_path / "run"

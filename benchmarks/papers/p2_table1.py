@@ -72,8 +72,8 @@ def main() -> None:
     noise = Recordings(read_recordings(args.data / "sounds"))
 
     scores: dict[str, dict[str, Array]] = {}
-    for name, make in VARIANTS.items():
-        for seed in [None, *range(args.seeds)]:
+    for seed in [None, *range(args.seeds)]:
+        for name, make in VARIANTS.items():
             label = f"{list(VARIANTS).index(name)}-{'before' if seed is None else seed}"
             stored = args.runs / f"{label}.npz"
             if not stored.is_file():

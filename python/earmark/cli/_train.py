@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from earmark.nn import EcapaTdnn
     from earmark.training import Evaluation, TrainingConfig
 
+_CALIBRATION = 64
 _LAYERS = (("kernel-sizes", "5,3,3,3,1"), ("dilations", "1,2,3,4,1"))
 _SIZES = (
     ("attention-channels", 128),
@@ -77,6 +78,26 @@ def add_parser(subparsers: Subparsers) -> None:
     add_family(finetune)
     _add_data(finetune)
     _add_recipe(finetune, epochs=10, learning_rate=1e-4)
+    softmax = finetune.add_argument_group("softmax of the pooling")
+    softmax.add_argument(
+        "--softmax",
+        choices=("pwl", "table"),
+        help="replace exp by a piecewise-linear function or a table before training, fitted to "
+        f"what {_CALIBRATION} of the recordings bring",
+    )
+    softmax.add_argument(
+        "--segments",
+        type=_natural,
+        default=2,
+        metavar="N",
+        help="linear pieces above the lower bound, 0 for the clip alone (default: 2)",
+    )
+    softmax.add_argument(
+        "--learnable", action="store_true", help="train the function's numbers too"
+    )
+    softmax.add_argument(
+        "--entries", type=positive_int, default=64, metavar="N", help="of the table (default: 64)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,7 +128,23 @@ def run_finetune(args: argparse.Namespace) -> int:
     _share_cores()
     from earmark.families import load_checkpoint
 
-    return _train(args, load_checkpoint(args.checkpoint, args.family), pretrained=True)
+    net = load_checkpoint(args.checkpoint, args.family)
+    if args.softmax is not None:
+        _replace_softmax(args, net)
+    return _train(args, net, pretrained=True)
+
+
+def _replace_softmax(args: argparse.Namespace, net: EcapaTdnn) -> None:
+    from earmark.nn import LookupTableSoftmax, PiecewiseLinearSoftmax, replace_softmax
+    from earmark.training import find_utterances
+
+    paths = [utterance.path for utterance in find_utterances(args.data)]
+    calibration = paths[:: -(-len(paths) // _CALIBRATION)]
+    if args.softmax == "table":
+        replace_softmax(net, LookupTableSoftmax(entries=args.entries), calibration)
+    else:
+        layer = PiecewiseLinearSoftmax(segments=args.segments, learnable=args.learnable)
+        replace_softmax(net, layer, calibration)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
