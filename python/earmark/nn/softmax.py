@@ -59,7 +59,9 @@ class ApproximateSoftmax(nn.Module):
         logits = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(left_out, 0.0)
         numerators = self.numerators(logits).masked_fill(left_out, 0.0)
         total = numerators.sum(self.dim, keepdim=True)
-        return (numerators / total.masked_fill(total == 0, 1.0)).to(x.dtype)
+        weights = numerators / total.masked_fill(total == 0, 1.0)
+        # As torch's softmax does under autocast on GPUs.
+        return weights if torch.is_autocast_enabled(x.device.type) else weights.to(x.dtype)
 
     def numerators(self, x: Tensor) -> Tensor:
         """f of finite logits, float32 or float64, of the shape of ``x``."""
@@ -268,7 +270,8 @@ def softmax_of_shape(state: Mapping[str, Tensor], dim: int) -> ApproximateSoftma
         return LookupTableSoftmax(dim, max(2, state["table"].numel()))
     if "slopes" not in state:
         return PiecewiseLinearSoftmax(dim, segments=0, range=(0.0, 1.0))
-    pieces = max(1, state["slopes"].numel())
+    # More are no softmax but a trap.
+    pieces = min(max(1, state["slopes"].numel()), 1024)
     high = 2.0 if "log_high" in state else math.inf
     line = PiecewiseLinear.continuous([0.0] * (pieces - 1), [1.0] * pieces, 0.0, 1.0, high)
     return PiecewiseLinearSoftmax(dim, function=line)
