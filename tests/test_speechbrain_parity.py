@@ -239,7 +239,9 @@ def test_softmax_is_replaced_inside_speechbrains_pooling(modules: SimpleNamespac
         near = model(feats, lengths)[:, 0].numpy()
     assert (cosine_score(near, exact) > 0.99999).all()
     assert not np.array_equal(near, exact)
+    # Its channels' logits are shifted too, or so few pieces would not do.
     model = copy.deepcopy(modules.embedding_model)
     replace_softmax(model, PiecewiseLinearSoftmax(segments=3), [(feats, lengths)])
     with torch.inference_mode():
-        assert np.isfinite(model(feats, lengths).numpy()).all()
+        near = model(feats, lengths)[:, 0].numpy()
+    assert (cosine_score(near, exact) > 0.97).all()

@@ -47,7 +47,7 @@ class EcapaTdnn(nn.Module):
         self.blocks = nn.ModuleList([_Tdnn(config.n_mels, width, *layers[0])])
         self.blocks.extend(_SeRes2Block(config, *layer) for layer in layers[1:-1])
         self.mfa = _Tdnn(width * (len(layers) - 2), aggregated, *layers[-1])
-        self.asp = _AttentivePooling(aggregated, config.attention_channels)
+        self.asp = AttentivePooling(aggregated, config.attention_channels)
         self.asp_bn = _BatchNorm(2 * aggregated)
         self.fc = _Conv(2 * aggregated, config.embedding)
 
@@ -199,7 +199,7 @@ class _SeRes2Block(nn.Module):
         return residual + x
 
 
-class _AttentivePooling(nn.Module):
+class AttentivePooling(nn.Module):
     """Mean and standard deviation over time, (B, C, T) -> (B, 2C, 1), weighted by an attention that
     sees each frame beside the mean and standard deviation of all. ``softmax`` takes logits of -inf
     for frames that do not count."""

@@ -39,32 +39,33 @@ def replace_softmax(
 
     calibration: recordings as ``EcapaTdnn.embed`` takes them, for other models tuples of arguments
     or single tensors. The layer is fitted to the logits that they bring, unless its function was
-    given. As a softmax is the same for logits that are shifted together and a piecewise-linear
-    function is not, the pooling of an ``EcapaTdnn`` has the bias of each channel set so that the
-    largest logit is 0; but for the clip alone, whose place is fixed.
+    given. A softmax is the same for logits that are shifted together and a piecewise-linear
+    function is not: in the attentive pooling of an ECAPA-TDNN, earmark's or SpeechBrain's, the bias
+    of each channel is set so that its largest logit is 0; but for the clip alone, whose place is
+    fixed.
 
     Raises ValueError for a model in which no softmax is found or, in calibration, is reached.
     """
-    recorded: dict[str, _Logits] = {}
-    if calibration is not None:
-        items = list(calibration)
-        centred = isinstance(model, EcapaTdnn) and _can_be_shifted(layer)
-        if centred and isinstance(model, EcapaTdnn):
-            _centre(model, items)
-        recorded = _record(model, items)
+    recorded = {} if calibration is None else _record(model, calibration)
     places = [name for name, module in model.named_modules() if isinstance(module, nn.Softmax)]
     if not {*places, *recorded}:
         missing = "" if calibration is not None else "; calls in a forward need calibration"
         raise ValueError(f"{type(model).__name__} has no softmax to replace{missing}")
+    if "" in places:
+        raise ValueError("the model is a softmax itself: use the layer in its place")
+    for name in places:
+        if calibration is not None and name not in recorded:
+            raise ValueError(f"no recording of the calibration reaches the softmax {name!r}")
+    for name, logits in recorded.items():
+        bias = _attention_bias(model, name)
+        if bias is not None and logits.channels == len(bias) and _can_be_shifted(layer):
+            with torch.no_grad():
+                bias -= logits.centre().to(bias)
     for name in places:
         softmax = model.get_submodule(name)
         assert isinstance(softmax, nn.Softmax)
-        if calibration is not None and name not in recorded:
-            raise ValueError(f"no recording of the calibration reaches the softmax {name!r}")
         dim = -1 if softmax.dim is None else softmax.dim
         replacement = _fitted(layer, dim, recorded.pop(name, None))
-        if not name:
-            raise ValueError("the model is a softmax itself: use the layer in its place")
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, replacement.train(softmax.training))
     for name, logits in recorded.items():
@@ -78,33 +79,64 @@ def _can_be_shifted(layer: ApproximateSoftmax) -> bool:
     return layer.fits and not (isinstance(layer, PiecewiseLinearSoftmax) and layer.segments == 0)
 
 
+def _attention_bias(model: nn.Module, name: str) -> Tensor | None:
+    """What each channel's logits have in common, in the attentive pooling of an ECAPA-TDNN."""
+    site = model.get_submodule(name)
+    pooling = model.get_submodule(name.rpartition(".")[0]) if type(site) is nn.Softmax else site
+    # By name: SpeechBrain need not be installed, and other toolkits have copies of its class.
+    if type(pooling).__name__ not in ("AttentivePooling", "AttentiveStatisticsPooling"):
+        return None
+    return dict(pooling.named_parameters()).get("conv.conv.bias")
+
+
 def _fitted(layer: ApproximateSoftmax, dim: int, logits: _Logits | None) -> ApproximateSoftmax:
     fresh = copy.deepcopy(layer)
     fresh.dim = dim
-    if logits is not None and fresh.fits:
-        fresh.fit(logits.range())
+    if logits is not None:
+        fresh.to(logits.device)
+        if fresh.fits:
+            fresh.fit(logits.range())
     return fresh
 
 
 class _Logits:
-    """The finite logits that reached one softmax."""
+    """The range of the finite logits that reached one softmax, of each channel (axis 1 of 3)."""
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
-        self._low, self._high = math.inf, -math.inf
+        self.device = torch.device("cpu")
+        self._low, self._high = torch.tensor([math.inf]), torch.tensor([-math.inf])
+
+    @property
+    def channels(self) -> int:
+        return len(self._high)
 
     def add(self, x: Tensor) -> None:
-        finite = x.detach()[x.isfinite()].float()
-        if finite.numel():
-            self._low = min(self._low, finite.min().item())
-            self._high = max(self._high, finite.max().item())
+        self.device = x.device
+        axes = (0, 2) if x.ndim == 3 else tuple(range(x.ndim))
+        finite = x.isfinite()
+        low = x.masked_fill(~finite, math.inf).amin(axes).reshape(-1).float().cpu()
+        high = x.masked_fill(~finite, -math.inf).amax(axes).reshape(-1).float().cpu()
+        if len(high) != self.channels and self.channels > 1:
+            low, high = low.amin().reshape(1), high.amax().reshape(1)
+            self._low, self._high = self._low.amin().reshape(1), self._high.amax().reshape(1)
+        self._low, self._high = torch.minimum(self._low, low), torch.maximum(self._high, high)
+
+    def centre(self) -> Tensor:
+        """Take the largest logit of each channel off all of them; returns what was taken."""
+        if not bool(self._high.isfinite().all()):
+            raise ValueError("no finite logit reaches a softmax")
+        taken = self._high
+        self._low, self._high = self._low - taken, torch.zeros_like(taken)
+        return taken
 
     def range(self) -> tuple[float, float]:
-        if self._low > self._high:
+        low, high = self._low.amin().item(), self._high.amax().item()
+        if low > high:
             raise ValueError("no finite logit reaches a softmax")
-        if self._high - self._low < 1e-3:  # constant logits still need a range
-            return self._low - 0.5, self._high + 0.5
-        return self._low, self._high
+        if high - low < 1e-3:  # constant logits still need a range
+            return low - 0.5, high + 0.5
+        return low, high
 
 
 class _Watching(TorchFunctionMode):
@@ -121,7 +153,7 @@ class _Watching(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _record(model: nn.Module, items: list[Any]) -> dict[str, _Logits]:
+def _record(model: nn.Module, items: Iterable[Any]) -> dict[str, _Logits]:
     """Logits by the name of the ``nn.Softmax``, or of the innermost module that called one."""
     recorded: dict[str, _Logits] = {}
     running: list[str] = []
@@ -160,28 +192,6 @@ def _run(model: nn.Module, item: Any) -> None:
         model(*item)
     else:
         model(item)
-
-
-def _centre(net: EcapaTdnn, items: list[Any]) -> None:
-    """Shift the bias of each channel of the attention so that its largest logit is 0."""
-    conv = net.asp.conv.conv
-    assert conv.bias is not None
-    largest = torch.full((conv.out_channels,), -math.inf, device=conv.weight.device)
-
-    def note(module: nn.Module, args: Any, logits: Tensor) -> None:
-        torch.maximum(largest, logits.detach().amax(dim=(0, 2)), out=largest)
-
-    hook = conv.register_forward_hook(note)
-    try:
-        with _evaluating(net), torch.no_grad():
-            for item in items:
-                net.embed(item)
-    finally:
-        hook.remove()
-    if not bool(largest.isfinite().all()):
-        raise ValueError("no finite logit reaches a softmax")
-    with torch.no_grad():
-        conv.bias -= largest
 
 
 def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
