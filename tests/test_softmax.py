@@ -112,6 +112,13 @@ def test_dtypes(name: str, dtype: Any, tolerance: float) -> None:
         torch.testing.assert_close(half.detach().double(), exact, rtol=0.1, atol=0.01)
 
 
+def test_autocast_keeps_float32() -> None:
+    layer, x = PiecewiseLinearSoftmax(1), logits(3, 5, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.float32
+    assert layer(x).dtype == torch.bfloat16
+
+
 def test_integers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"logits must be floating point, got torch\.int64"):
         PiecewiseLinearSoftmax()(torch.arange(3))

@@ -24,10 +24,14 @@ from earmark.errors import FormatError, first_line
 from earmark.frontend import SpeechBrainFbank
 from earmark.nn.config import EcapaConfig
 from earmark.nn.ecapa import EcapaTdnn
+from earmark.nn.softmax import ApproximateSoftmax, softmax_of_shape
 
 __all__ = ["load"]
 
 _StateDict = dict[str, Tensor]
+
+# Of a pooling whose softmax was replaced.
+_SOFTMAX = "asp.softmax."
 
 # Dilations leave no trace in the weights; all published models of this shape have these.
 _DILATIONS = (1, 2, 3, 4, 1)
@@ -76,6 +80,13 @@ def _build(config: EcapaConfig, state: _StateDict, path: Path) -> EcapaTdnn:
             net = EcapaTdnn(config, SpeechBrainFbank(config.n_mels), family="speechbrain")
     except ValueError as error:
         raise FormatError(f"{path}: {error}") from error
+    softmax = {
+        key.removeprefix(_SOFTMAX): tensor
+        for key, tensor in state.items()
+        if key.startswith(_SOFTMAX)
+    }
+    if softmax:
+        net.asp.softmax = softmax_of_shape(softmax, dim=2)
     wanted = net.state_dict()
     for key in wanted:
         if key not in state:
@@ -88,6 +99,11 @@ def _build(config: EcapaConfig, state: _StateDict, path: Path) -> EcapaTdnn:
         key: tensor.to(wanted[key].dtype, copy=True).contiguous() for key, tensor in state.items()
     }
     net.load_state_dict(state, strict=True, assign=True)
+    if isinstance(net.asp.softmax, ApproximateSoftmax):
+        try:
+            net.asp.softmax.check()
+        except ValueError as error:
+            raise FormatError(f"{path}: {_SOFTMAX[:-1]}: {error}") from error
     return net.eval().requires_grad_(False)
 
 

@@ -14,6 +14,7 @@ from earmark.nn.piecewise import PiecewiseLinear
 
 if TYPE_CHECKING:
     from earmark.nn.ecapa import EcapaTdnn
+    from earmark.nn.replace import replace_softmax
     from earmark.nn.softmax import LookupTableSoftmax, PiecewiseLinearSoftmax
 
 __all__ = [
@@ -22,12 +23,14 @@ __all__ = [
     "LookupTableSoftmax",
     "PiecewiseLinear",
     "PiecewiseLinearSoftmax",
+    "replace_softmax",
 ]
 
 _LAZY = {
     "EcapaTdnn": "earmark.nn.ecapa",
     "LookupTableSoftmax": "earmark.nn.softmax",
     "PiecewiseLinearSoftmax": "earmark.nn.softmax",
+    "replace_softmax": "earmark.nn.replace",
 }
 
 

@@ -47,7 +47,7 @@ class EcapaTdnn(nn.Module):
         self.blocks = nn.ModuleList([_Tdnn(config.n_mels, width, *layers[0])])
         self.blocks.extend(_SeRes2Block(config, *layer) for layer in layers[1:-1])
         self.mfa = _Tdnn(width * (len(layers) - 2), aggregated, *layers[-1])
-        self.asp = _AttentivePooling(aggregated, config.attention_channels)
+        self.asp = AttentivePooling(aggregated, config.attention_channels)
         self.asp_bn = _BatchNorm(2 * aggregated)
         self.fc = _Conv(2 * aggregated, config.embedding)
 
@@ -199,14 +199,18 @@ class _SeRes2Block(nn.Module):
         return residual + x
 
 
-class _AttentivePooling(nn.Module):
+class AttentivePooling(nn.Module):
     """Mean and standard deviation over time, (B, C, T) -> (B, 2C, 1), weighted by an attention that
-    sees each frame beside the mean and standard deviation of all."""
+    sees each frame beside the mean and standard deviation of all.
+
+    ``softmax`` gets the logits (B, C, T), -inf where frames are masked; it may be replaced.
+    """
 
     def __init__(self, channels: int, attention_channels: int) -> None:
         super().__init__()
         self.tdnn = _Tdnn(3 * channels, attention_channels)
         self.conv = _Conv(attention_channels, channels)
+        self.softmax: nn.Module = nn.Softmax(dim=2)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
@@ -214,7 +218,7 @@ class _AttentivePooling(nn.Module):
         uniform = mask / mask.sum(dim=2, keepdim=True)
         context = [stat[:, :, None].expand_as(x) for stat in _mean_and_std(x, uniform)]
         scores = self.conv(torch.tanh(self.tdnn(torch.cat([x, *context], dim=1))))
-        weights = torch.softmax(scores.masked_fill(mask == 0, float("-inf")), dim=2)
+        weights = self.softmax(scores.masked_fill(mask == 0, float("-inf")))
         return torch.cat(_mean_and_std(x, weights), dim=1)[:, :, None]
 
 

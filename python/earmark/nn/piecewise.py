@@ -27,9 +27,13 @@ FIT_METHODS = ("least_squares", "minimax")
 _WIDEST = 80.0
 # At which least squares compares the functions, or a few more.
 _POINTS = 4096
-# Steps of a knot, in widths of the range, and gains, in squared errors, that no longer matter.
+# Steps of a knot, in widths of the range, and gains, in squared errors, that no longer matter; and
+# how many steps are enough where logits are so few that there is hardly a best function.
 _STEP = 1e-8
 _GAIN = 1e-10
+_MOST_STEPS = 100
+# Of logits everywhere, beside those given: the least that makes the function a sensible one.
+_EVEN_SHARES = (1e-6, 1e-3, 1.0)
 _TINY = 1e-300
 
 
@@ -115,8 +119,9 @@ def fit_exp(
     Bound, breakpoints and slopes are all free. 0 segments is the paper's clip alone,
     ``max(v, low)``, as near as a multiple of it comes; it needs b > 0. "least_squares" makes the
     mean squared error small, over logits spread evenly or as ``density`` (k,) says: how much those
-    in each of k equal parts of the range count. "minimax" makes the largest error small: the same
-    error then lies on all clipped logits, too much where these are most.
+    in each of k equal parts of the range count. A millionth as much counts everywhere, and more
+    where these are too few to make the slopes positive and rising. "minimax" makes the largest
+    error small; that same error then lies on all clipped logits, too much where these are most.
 
     Raises ValueError for an unknown method, a negative number of segments, a range that
     ``check_range`` refuses, and a density that is negative, not finite, all 0, or for "minimax".
@@ -132,10 +137,14 @@ def fit_exp(
         if density is not None:
             raise ValueError("minimax takes no density")
         return _minimax(a, b, segments) if segments else _minimax_clip(a, b)
-    x, weights = _sampled(a, b, density)
-    return (
-        _least_squares(x, weights, b, segments) if segments else _least_squares_clip(x, weights, b)
-    )
+    for share in _EVEN_SHARES:
+        x, weights = _sampled(a, b, density, share)
+        if segments == 0:
+            return _least_squares_clip(x, weights, b)
+        function = _least_squares(x, weights, b, segments)
+        if all(left < right for left, right in pairwise((0.0, *function.slopes))):
+            break
+    return function
 
 
 def _minimax(a: float, b: float, segments: int) -> PiecewiseLinear:
@@ -187,12 +196,15 @@ def _minimax_clip(a: float, b: float) -> PiecewiseLinear:
     return PiecewiseLinear((), (1.0,), (0.0,), _argmin(error, max(a, 1e-9 * b), b))
 
 
-def _sampled(a: float, b: float, density: ArrayLike | None) -> tuple[Array, Array]:
+def _sampled(
+    a: float, b: float, density: ArrayLike | None, even_share: float
+) -> tuple[Array, Array]:
     """Evenly spaced logits relative to b, and the roots of how much they count."""
     counts = np.ones(1) if density is None else np.asarray(density, dtype=np.float64)
     if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any() or not counts.any():
         raise ValueError("density must be (k,), finite, not negative and not all 0")
-    weights = np.sqrt(np.repeat(counts / counts.max(), -(-_POINTS // len(counts))))
+    counts = counts / counts.mean() + even_share
+    weights = np.sqrt(np.repeat(counts, -(-_POINTS // len(counts))))
     return (a - b) * (1 - (np.arange(len(weights)) + 0.5) / len(weights)), weights
 
 
@@ -224,8 +236,7 @@ def _least_squares(x: Array, weights: Array, b: float, segments: int) -> Piecewi
 
     values, error, moves = solve(knots)
     span = x[-1] - x[0]
-    step = np.full(1, span)
-    while np.abs(step).max() > _STEP * span:
+    for _ in range(_MOST_STEPS):
         at = np.searchsorted(x, knots - width / 2)
         hessian = moves.T @ moves - np.diag(values[1:] * error[at] * weights[at] / width)
         # Where the curvature is negative a Newton step goes uphill; its size is right still.
@@ -236,10 +247,14 @@ def _least_squares(x: Array, weights: Array, b: float, segments: int) -> Piecewi
             moved = knots + step
             if (np.diff([x[0], *moved, x[-1]]) > 0).all():
                 nearer = solve(moved)
-                if nearer[1] @ nearer[1] < (1 - _GAIN) * (error @ error):
+                # Two knots that run into each other make a jump, a trap: exp has no bend downwards.
+                convex = (nearer[0][1:] > 0).all() or not (values[1:] > 0).all()
+                if convex and nearer[1] @ nearer[1] < (1 - _GAIN) * (error @ error):
                     knots, (values, error, moves) = moved, nearer
                     break
             step = step / 2
+        else:
+            break
     slopes = np.cumsum(values[1:])
     bound = 1 + values[0]
     intercept = bound - slopes[0] * (knots[0] + b)

@@ -38,7 +38,8 @@ class ApproximateSoftmax(nn.Module):
         self.dim = dim
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Weights of the logits ``x``, in their shape and dtype; float16 is computed in float32.
+        """Weights of the logits ``x``, in their shape and dtype. Those of float16 are computed in
+        float32, and stay so under autocast, as torch's do on GPUs.
 
         Logits of -inf, and those where ``mask`` (broadcast to ``x``) is 0 or False, have weight 0;
         where no others are, all weights are 0. A large negative number is no mask: its weight is
@@ -53,7 +54,8 @@ class ApproximateSoftmax(nn.Module):
         logits = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(left_out, 0.0)
         numerators = self.numerators(logits).masked_fill(left_out, 0.0)
         total = numerators.sum(self.dim, keepdim=True)
-        return (numerators / total.masked_fill(total == 0, 1.0)).to(x.dtype)
+        weights = numerators / total.masked_fill(total == 0, 1.0)
+        return weights if torch.is_autocast_enabled(x.device.type) else weights.to(x.dtype)
 
     def numerators(self, x: Tensor) -> Tensor:
         """f of finite logits, float32 or float64, of the shape of ``x``."""
@@ -138,8 +140,8 @@ class PiecewiseLinearSoftmax(ApproximateSoftmax):
 
     def function(self) -> PiecewiseLinear:
         """The function as it is now."""
-        low = math.exp(self.log_low.item())
-        high = math.inf if self.log_high is None else math.exp(self.log_high.item())
+        low = self.log_low.double().exp().item()
+        high = math.inf if self.log_high is None else self.log_high.double().exp().item()
         if self.slopes is None or self.breakpoints is None or self.intercept is None:
             return PiecewiseLinear((), (1.0,), (0.0,), low, high)
         slopes = self.slopes.detach().double().cpu()
@@ -220,8 +222,9 @@ def softmax_of_shape(state: Mapping[str, Tensor], dim: int) -> ApproximateSoftma
     if "table" in state:
         return LookupTableSoftmax(dim, max(2, state["table"].numel()))
     if "slopes" not in state:
-        return PiecewiseLinearSoftmax(dim, segments=0, range=(0.0, 1.0))
-    pieces = max(1, state["slopes"].numel())
+        return PiecewiseLinearSoftmax(dim, segments=0)
+    # More are no softmax but a trap.
+    pieces = min(max(1, state["slopes"].numel()), 1024)
     high = 2.0 if "log_high" in state else math.inf
     line = PiecewiseLinear.continuous([0.0] * (pieces - 1), [1.0] * pieces, 0.0, 1.0, high)
     return PiecewiseLinearSoftmax(dim, function=line)
