@@ -383,6 +383,27 @@ def test_a_clip_needs_logits_above_zero() -> None:
         replace_softmax(nn.Softmax(dim=1), PiecewiseLinearSoftmax(segments=0), [-batch().abs()])
 
 
+def test_a_pooling_that_only_has_the_name_of_one() -> None:
+    """Its bias is not that of the logits: it is put back."""
+
+    class AttentiveStatisticsPooling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.ModuleDict({"conv": nn.Conv1d(5, 5, 1)})
+
+        def forward(self, x: Any) -> Any:
+            return torch.softmax(-3 * self.conv["conv"](x), dim=2)
+
+    model = AttentiveStatisticsPooling()
+    bias = model.conv["conv"].bias.clone()
+    with pytest.raises(
+        ValueError, match=r"the model: its logits do not move with conv\.conv\.bias"
+    ):
+        replace_softmax(model, PiecewiseLinearSoftmax(), [batch()])
+    torch.testing.assert_close(model.conv["conv"].bias, bias)
+    assert not hasattr(model, "softmax")
+
+
 def test_what_stays_exact_is_told() -> None:
     model = Functional()
     model.forward = functional.softmax  # type: ignore[method-assign]

@@ -26,6 +26,8 @@ _SOFTMAX_FUNCTIONS = frozenset(
 # Of the logits that are counted, and of the density that the functions are fitted to.
 _COUNTS_PER_UNIT = 1024
 _PARTS = 64
+# Of a bias and the logits it is in, also in half precision.
+_ROUNDING = 0.1
 
 
 def replace_softmax(
@@ -49,9 +51,9 @@ def replace_softmax(
     off the bias of the attention's last layer, so that all channels have one, narrower range; for a
     clip alone they are shifted on to where that fits best.
 
-    Changes the model and returns it (of a model that is a softmax, the copy). Raises ValueError
-    when there is no softmax or calibration does not reach one, and for logits that are NaN, Inf or
-    too far apart, as finite numbers in the place of -inf are.
+    Changes the model and returns it (of a model that is a softmax, the copy). Raises ValueError,
+    leaving it with the softmax it has, when there is none or calibration does not reach one, and
+    for logits that are NaN, Inf or too far apart, as finite numbers in the place of -inf are.
     """
     if calibration is None:
         sites = [site for site in model.modules() if isinstance(site, nn.Softmax)]
@@ -70,11 +72,16 @@ def replace_softmax(
         for site, bias in biases.items():
             if bias is not None:
                 _add(bias, -seen[site].peaks)
-        seen = _watch(model, calibration)
-    for site, logits in seen.items():
-        layer = _copy(softmax, logits.dim, model)
-        if softmax.fits:
-            _fit(layer, logits, biases[site])
+        before, seen = seen, _watch(model, calibration)
+        for site, bias in biases.items():
+            if bias is not None and seen[site].peaks.abs().max() > _ROUNDING:
+                _add(bias, before[site].peaks)
+                raise ValueError(f"{seen[site].name}: its logits do not move with conv.conv.bias")
+    layers = {site: _copy(softmax, logits.dim, model) for site, logits in seen.items()}
+    if softmax.fits:
+        for site, layer in layers.items():
+            _fit(layer, seen[site], biases[site])
+    for site, layer in layers.items():
         model = _install(model, site, layer)
     left = [logits.name for logits in _watch(model, calibration[:1]).values()]
     if left:
