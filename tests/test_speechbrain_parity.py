@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import sys
-import types
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +26,7 @@ from earmark.nn import (
 )
 
 from .paths import CHECKPOINT, dev_recordings, needs_data, one_torch_thread
+from .speechbrain_parts import imported_speechbrain
 
 pytestmark = pytest.mark.skipif(
     find_spec("speechbrain") is None, reason="speechbrain is not installed"
@@ -85,29 +84,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def speechbrain() -> Iterator[SimpleNamespace]:
-    """The parts of speechbrain under comparison. It imports torchaudio without using it there.
-
-    Its modules are forgotten afterwards: its lazy ones raise ImportError on any attribute, and
-    hypothesis asks every loaded module for its file.
-    """
-    stand_in = types.ModuleType("torchaudio")
-    stand_in.__version__ = "2.13.0"
-    stand_in.list_audio_backends = lambda: ["soundfile"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "torchaudio", stand_in)
-        from hyperpyyaml import load_hyperpyyaml
-        from speechbrain.lobes.features import Fbank
-        from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-        from speechbrain.processing.features import InputNormalization
-
-        yield SimpleNamespace(
-            Fbank=Fbank,
-            ECAPA_TDNN=ECAPA_TDNN,
-            InputNormalization=InputNormalization,
-            load_hyperpyyaml=load_hyperpyyaml,
-        )
-    for name in [name for name in sys.modules if name.split(".")[0] == "speechbrain"]:
-        del sys.modules[name]
+    with imported_speechbrain() as parts:
+        yield parts
 
 
 def as_encode_batch(modules: Any) -> Reference:

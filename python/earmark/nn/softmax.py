@@ -40,7 +40,8 @@ class ApproximateSoftmax(nn.Module):
         self.dim = dim
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Weights of the logits ``x``, in their shape and dtype; float16 is computed in float32.
+        """Weights of the logits ``x``, in their shape and dtype. Those of float16 are computed in
+        float32, and stay so under autocast, as torch's do on GPUs.
 
         Logits of -inf, and those where ``mask`` (broadcast to ``x``) is 0 or False, have weight 0;
         where no others are, all weights are 0. A large negative number is no mask: its weight is
