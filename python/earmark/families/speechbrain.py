@@ -31,9 +31,6 @@ __all__ = ["load"]
 
 _StateDict = dict[str, Tensor]
 
-# Of a pooling whose softmax was replaced.
-_SOFTMAX = "asp.softmax."
-
 # Dilations leave no trace in the weights; all published models of this shape have these.
 _DILATIONS = (1, 2, 3, 4, 1)
 

@@ -24,6 +24,8 @@ Model = TypeVar("Model", bound=nn.Module)
 _SOFTMAXES = (torch.softmax, functional.softmax, Tensor.softmax)
 # A submodule of this name joins a module whose forward calls the function.
 _NAME = "approximate_softmax"
+# Of a range of logits, for their density.
+_PARTS = 64
 
 
 def replace_softmax(
@@ -39,14 +41,16 @@ def replace_softmax(
 
     calibration: recordings as ``EcapaTdnn.embed`` takes them, for other models tuples of arguments
     or single tensors. The layer is fitted to the logits that they bring, unless its function was
-    given. A softmax is the same for logits that are shifted together and a piecewise-linear
-    function is not: in the attentive pooling of an ECAPA-TDNN, earmark's or SpeechBrain's, the bias
-    of each channel is set so that its largest logit is 0; but for the clip alone, whose place is
-    fixed.
+    given; a logit counts by the inverse square of its row's sum of exp, so that the squares are
+    those of the weights. A softmax is the same for logits that are shifted together and a
+    piecewise-linear function is not: in the attentive pooling of an ECAPA-TDNN, earmark's or
+    SpeechBrain's, the bias of each channel is set so that its largest logit is 0; but for the clip
+    alone, whose place is fixed.
 
     Raises ValueError for a model in which no softmax is found or, in calibration, is reached.
     """
-    recorded = {} if calibration is None else _record(model, calibration)
+    items = list(calibration or [])
+    recorded = _record(model, items)
     places = [name for name, module in model.named_modules() if isinstance(module, nn.Softmax)]
     if not {*places, *recorded}:
         missing = "" if calibration is not None else "; calls in a forward need calibration"
@@ -61,6 +65,7 @@ def replace_softmax(
         if bias is not None and logits.channels == len(bias) and _can_be_shifted(layer):
             with torch.no_grad():
                 bias -= logits.centre().to(bias)
+    _record(model, items, recorded)
     for name in places:
         softmax = model.get_submodule(name)
         assert isinstance(softmax, nn.Softmax)
@@ -95,15 +100,18 @@ def _fitted(layer: ApproximateSoftmax, dim: int, logits: _Logits | None) -> Appr
     if logits is not None:
         fresh.to(logits.device)
         if fresh.fits:
-            fresh.fit(logits.range())
+            fresh.fit(logits.range(), logits.density)
     return fresh
 
 
 class _Logits:
-    """The range of the finite logits that reached one softmax, of each channel (axis 1 of 3)."""
+    """The finite logits that reached one softmax: first their range, of each channel (axis 1 of 3),
+    then how much those in equal parts of it count."""
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
+        self.density = torch.zeros(_PARTS, dtype=torch.float64)
+        self._scale: float | None = None
         self.device = torch.device("cpu")
         self._low, self._high = torch.tensor([math.inf]), torch.tensor([-math.inf])
 
@@ -121,6 +129,19 @@ class _Logits:
             low, high = low.amin().reshape(1), high.amax().reshape(1)
             self._low, self._high = self._low.amin().reshape(1), self._high.amax().reshape(1)
         self._low, self._high = torch.minimum(self._low, low), torch.maximum(self._high, high)
+
+    def count(self, x: Tensor) -> None:
+        x = x.detach().double().cpu()
+        total = x.logsumexp(self.dim, keepdim=True)
+        there = x.isfinite() & total.isfinite()
+        if not there.any():
+            return
+        if self._scale is None:  # of any size: only the ratios matter
+            self._scale = total[total.isfinite()].amin().item()
+        counts = (2 * (self._scale - total)).clamp(max=300).exp().expand_as(x)[there]
+        low, high = self.range()
+        place = ((x[there] - low) / (high - low) * _PARTS).long().clamp(0, _PARTS - 1)
+        self.density += torch.bincount(place, counts, minlength=_PARTS)
 
     def centre(self) -> Tensor:
         """Take the largest logit of each channel off all of them; returns what was taken."""
@@ -153,9 +174,12 @@ class _Watching(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _record(model: nn.Module, items: Iterable[Any]) -> dict[str, _Logits]:
-    """Logits by the name of the ``nn.Softmax``, or of the innermost module that called one."""
-    recorded: dict[str, _Logits] = {}
+def _record(
+    model: nn.Module, items: list[Any], ranges: dict[str, _Logits] | None = None
+) -> dict[str, _Logits]:
+    """Logits by the name of the ``nn.Softmax``, or of the innermost module that called one; their
+    ranges, or with these how much they count."""
+    recorded: dict[str, _Logits] = {} if ranges is None else ranges
     running: list[str] = []
 
     def enter(name: str, module: nn.Module, args: Any) -> None:
@@ -167,7 +191,8 @@ def _record(model: nn.Module, items: Iterable[Any]) -> dict[str, _Logits]:
     def seen(func: Any, input: Tensor, dim: int | None = None, *args: Any, **kwargs: Any) -> Tensor:
         if dim is None:
             raise ValueError(f"the softmax in {running[-1]!r} does not say its axis")
-        recorded.setdefault(running[-1], _Logits(dim)).add(input)
+        logits = recorded.setdefault(running[-1], _Logits(dim))
+        logits.add(input) if ranges is None else logits.count(input)
         result: Tensor = func(input, dim, *args, **kwargs)
         return result
 

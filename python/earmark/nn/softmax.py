@@ -40,8 +40,7 @@ class ApproximateSoftmax(nn.Module):
         self.dim = dim
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Weights of the logits ``x``, in their shape and dtype. Those of float16 are computed in
-        float32, and stay so under autocast, as torch's do on GPUs.
+        """Weights of the logits ``x``, in their shape and dtype; float16 is computed in float32.
 
         Logits of -inf, and those where ``mask`` (broadcast to ``x``) is 0 or False, have weight 0;
         where no others are, all weights are 0. A large negative number is no mask: its weight is
@@ -175,11 +174,10 @@ class PiecewiseLinearSoftmax(ApproximateSoftmax):
         high = math.inf if self.log_high is None else self.log_high.detach().double().exp().item()
         if self.slopes is None or self.breakpoints is None or self.intercept is None:
             return np.empty(0), np.ones(1), 0.0, low, high
-        points = self.breakpoints.detach().double().cpu().numpy()
-        slopes = self.slopes.detach().double().cpu().numpy()
-        order = np.argsort(points)
-        slopes = slopes[0] + np.concatenate([[0.0], np.cumsum(np.diff(slopes)[order])])
-        return points[order], slopes, self.intercept.item(), low, high
+        slopes = self.slopes.detach().double().cpu()
+        points, order = self.breakpoints.detach().double().cpu().sort()
+        slopes = slopes[0] + torch.cat([slopes.new_zeros(1), slopes.diff()[order].cumsum(0)])
+        return points.numpy(), slopes.numpy(), self.intercept.item(), low, high
 
     def numerators(self, x: Tensor) -> Tensor:
         values = x
