@@ -288,7 +288,7 @@ static void pwl_softmax_f32(const PiecewiseLinear& pwl, const float* x, float* o
       pwl, [&](const PiecewiseLinear& pieces, auto count) __attribute__((always_inline)) {
         const auto numerator = [&](float v) __attribute__((always_inline)) {
           const float e = pwl_f32<count.value>(pieces, v);
-      return v == -__builtin_inff() ? 0.0f : e;
+          return v == -__builtin_inff() ? 0.0f : e;
         };
         for (int64_t r = 0; r < rows; ++r)
           normalised_row(numerator, 0.0f, x + r * n, out + r * n, n);
