@@ -208,7 +208,7 @@ _TEXT = """# P2, Table 1: EER with a piecewise-linear softmax
 
 "On-device speaker recognition through piecewise-linear approximation". The softmax over time of
 the attentive pooling is replaced, then the whole network is fine-tuned, each variant equally long
-({epochs} epoch of all utterances at three speeds, {seeds} seeds).
+(epochs of all utterances at three speeds: {epochs}, seeds: {seeds}).
 
 Checkpoint `{checkpoint}`; dev_samegender, {target} target and {nontarget} other trials; EER of 2 s
 crops, mean of 8 fixed draws; one target trial is {one:.2f} %. In brackets: 95 % interval of a
