@@ -171,6 +171,15 @@ def test_modules_keep_their_axes_and_training_modes() -> None:
     assert (model["a"].training, model["b"][0].training) == (False, True)
 
 
+def test_a_softmax_that_stands_in_two_places() -> None:
+    softmax = nn.Softmax(dim=1)
+    model = nn.Sequential(nn.Sequential(softmax, softmax), softmax)
+    replace_softmax(model, PiecewiseLinearSoftmax(segments=2))
+    assert not any(isinstance(module, nn.Softmax) for module in model.modules())
+    assert model[1] is model[0][0]
+    assert model[1] is model[0][1]
+
+
 def test_models_without_a_softmax_are_refused() -> None:
     layer = PiecewiseLinearSoftmax()
     with pytest.raises(ValueError, match=r"Linear has no softmax to replace; calls .* calibration"):

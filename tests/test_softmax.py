@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -401,6 +402,16 @@ def test_compiles_in_one_graph(name: str) -> None:
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
     x = logits(3, 40)
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_tracing_records_the_layer_and_not_its_result() -> None:
+    layer = PiecewiseLinearSoftmax()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, but used
+        with torch.no_grad():
+            traced = torch.jit.trace(layer, torch.zeros(2, 5))
+    x = torch.arange(10.0).reshape(2, 5) / 5
+    torch.testing.assert_close(traced(x), layer(x))
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,11 @@ def replace_softmax(
         assert isinstance(softmax, nn.Softmax)
         dim = -1 if softmax.dim is None else softmax.dim
         replacement = _fitted(layer, dim, recorded.pop(name, None))
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, replacement.train(softmax.training))
+        replacement.train(softmax.training)
+        for parent in list(model.modules()):
+            for child, module in list(parent._modules.items()):  # also where it stands again
+                if module is softmax:
+                    setattr(parent, child, replacement)
     for name, logits in recorded.items():
         module = model.get_submodule(name)
         module.add_module(_NAME, _fitted(layer, logits.dim, logits).train(module.training))

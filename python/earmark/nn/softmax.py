@@ -7,6 +7,7 @@ coefficients that are learnt with the network are its future work.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 
-class ApproximateSoftmax(nn.Module):
+class ApproximateSoftmax(nn.Module, ABC):
     """``f(x) / sum of f(x)`` over ``dim`` for a positive function f near to a multiple of exp.
 
     No maximum is taken off first, so that, unlike a softmax, it is not the same for logits that are
@@ -63,19 +64,21 @@ class ApproximateSoftmax(nn.Module):
         # As torch's softmax does under autocast on GPUs.
         return weights if torch.is_autocast_enabled(x.device.type) else weights.to(x.dtype)
 
+    @abstractmethod
     def numerators(self, x: Tensor) -> Tensor:
         """f of finite logits, float32 or float64, of the shape of ``x``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run_kernel(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """Write the weights over the last axis of ``x`` to ``out``, on the calling thread."""
-        raise NotImplementedError
 
     def _suits_kernel(self, x: Tensor) -> bool:
         """Whether the compiled kernel may do it: inference over contiguous float32 on the CPU."""
         return (
             not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
+            # A trace would keep the result as a constant.
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
             and type(x) is Tensor
             and x.device.type == "cpu"
             and x.dtype == torch.float32
@@ -84,17 +87,17 @@ class ApproximateSoftmax(nn.Module):
             and x.is_contiguous()
         )
 
+    @abstractmethod
     def fit(self, range: tuple[float, float], density: ArrayLike | None = None) -> None:
         """Make f near to exp on another range, in place.
 
         ``density`` (k,) is how much the logits in each of k equal parts of it count, where the
         method asks. Raises ValueError as the constructor does.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self) -> None:
         """Raises ValueError for numbers, loaded from somewhere, that make no positive function."""
-        raise NotImplementedError
 
 
 class PiecewiseLinearSoftmax(ApproximateSoftmax):
