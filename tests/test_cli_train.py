@@ -85,6 +85,35 @@ def test_finetune_with_another_softmax(
     assert "no softmax to replace" in again.err
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--learnable",), "--softmax pwl"),
+        (("--segments=3", "--softmax=table"), "--softmax pwl"),
+        (("--entries=9", "--softmax=pwl"), "--softmax table"),
+    ],
+)
+def test_options_of_another_softmax_are_refused(
+    options: tuple[str, ...], reason: str, earmark: Run, folder: Path, tmp_path: Path
+) -> None:
+    outcome = earmark("finetune", tmp_path / "none", folder, "-o", tmp_path / "x", *options)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert reason in outcome.err
+
+
+def test_finetune_calibrates_on_what_can_be_read(earmark: Run, tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "corpus", speakers=3, utterances=2)
+    run = tmp_path / "run"
+    assert earmark("train", folder, "-o", run, *SMALL, *QUICK).status == 0
+    (folder / "s0" / "0.flac").write_bytes(b"nonsense")
+    command = ("finetune", run / "model.safetensors", folder, "-o", tmp_path / "x", *QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        outcome = earmark(*command, "--softmax=pwl")
+    assert outcome.status == 0, outcome.err
+    assert outcome.err.count("0.flac") == 1
+
+
 def test_train_then_finetune(earmark: Run, folder: Path, tmp_path: Path) -> None:
     trials = ("--trials", folder / "trials.txt", "--root", folder, "--eval-every", 2)
     run = tmp_path / "run"

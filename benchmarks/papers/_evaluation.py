@@ -34,7 +34,6 @@ BOOTSTRAP = 200
 class CroppedTrials:
     """Trials, the crops of their recordings by seed, and each recording's speaker."""
 
-    name: str
     trials: Trials
     crops: list[list[NDArray[np.float32]]]
     speakers: Array
@@ -51,7 +50,7 @@ class CroppedTrials:
             starts = [int(rng.integers(max(len(wave) - length, 0) + 1)) for wave in waves]
             crops.append([w[at : at + length] for w, at in zip(waves, starts, strict=True)])
         _, speakers = np.unique([str(p.parent) for p in trials.paths], return_inverse=True)
-        return cls(path.stem, trials, crops, speakers)
+        return cls(trials, crops, speakers)
 
     def scores(self, model: earmark.Embedder) -> Array:
         """Cosine of each trial, (seeds, trials)."""

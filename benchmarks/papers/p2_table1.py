@@ -36,7 +36,6 @@ from earmark.nn import (
 )
 from earmark.nn.softmax import ApproximateSoftmax
 from earmark.training import (
-    Augmentation,
     Corpus,
     Recordings,
     TrainingConfig,
@@ -71,11 +70,13 @@ def main() -> None:
     corpus = Corpus(find_utterances(speakers / "train.txt"))
     noise = Recordings(read_recordings(args.data / "sounds"))
 
+    # What was measured with other settings is another run.
+    runs = args.runs / f"{args.epochs}-{args.lr:g}"
     scores: dict[str, dict[str, Array]] = {}
     for seed in [None, *range(args.seeds)]:
         for name, make in VARIANTS.items():
             label = f"{list(VARIANTS).index(name)}-{'before' if seed is None else seed}"
-            stored = args.runs / f"{label}.npz"
+            stored = runs / f"{label}.npz"
             if not stored.is_file():
                 net = earmark.load_checkpoint(args.checkpoint, args.family)
                 if make is not None:
@@ -87,12 +88,11 @@ def main() -> None:
                         margin_warmup=0.0,
                         average=0.0,
                         seed=seed,
-                        augmentation=Augmentation(),
                     )
-                    train(net, corpus, args.runs / label, config, pretrained=True, noise=noise)
+                    train(net, corpus, runs / label, config, pretrained=True, noise=noise)
                     net.eval().requires_grad_(False)
                 measured = _scores(net, trials, calibration)
-                args.runs.mkdir(parents=True, exist_ok=True)
+                runs.mkdir(parents=True, exist_ok=True)
                 np.savez(stored, **measured)
             with np.load(stored) as file:
                 scores[label] = dict(file)
@@ -220,7 +220,7 @@ and sums in integers.
 ![EER before and after fine-tuning](p2-table1.svg)
 
 Before fine-tuning, functions are fitted by least squares to exp over the logits that 64 training
-recordings bring; each channel's bias is shifted so that its largest logit is 0, which an exact
+recordings bring (`replace_softmax` says how they count); each channel's bias is shifted so that its largest logit is 0, which an exact
 softmax does not see (the clip alone stays where it is).
 
 ```

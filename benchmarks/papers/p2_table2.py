@@ -161,9 +161,7 @@ def report(result: dict[str, Any], channels: int) -> str:
             relative = times[name]["median_ms"] / times[EXACT]["median_ms"]
             row.append(f"{times[name]['median_ms']:.3g} ({relative:.3f})")
         rows.append(row)
-    shares = [
-        f"{scheme} {100 * value['share']:.1f} %" for scheme, value in softmax_shares(result).items()
-    ]
+    shares = [f"{scheme} {100 * share:.1f} %" for scheme, share in softmax_shares(result).items()]
     return _TEXT.format(
         table=markdown_table(header, rows),
         machine=f"{head['cpu']['model']} ({_C.default_isa()})",
@@ -174,13 +172,13 @@ def report(result: dict[str, Any], channels: int) -> str:
     )
 
 
-def softmax_shares(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+def softmax_shares(result: dict[str, Any]) -> dict[str, float]:
     """What the exact softmax costs of the whole network: its op beside that with the clip."""
     shares = {}
     for scheme in ("fp32", "int8"):
         pooling = result[f"pooling, {scheme}"]
         extra = pooling[EXACT]["median_ms"] - pooling["(1) clip"]["median_ms"]
-        shares[scheme] = {"share": extra / result[f"network, {scheme}"][EXACT]["median_ms"]}
+        shares[scheme] = extra / result[f"network, {scheme}"][EXACT]["median_ms"]
     return shares
 
 

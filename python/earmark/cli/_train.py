@@ -21,6 +21,7 @@ from earmark.cli._output import (
 if TYPE_CHECKING:
     from earmark.cli._output import Subparsers
     from earmark.nn import EcapaTdnn
+    from earmark.nn.softmax import ApproximateSoftmax
     from earmark.training import Evaluation, TrainingConfig
 
 _CALIBRATION = 64
@@ -88,7 +89,6 @@ def add_parser(subparsers: Subparsers) -> None:
     softmax.add_argument(
         "--segments",
         type=_natural,
-        default=2,
         metavar="N",
         help="linear pieces above the lower bound, 0 for the clip alone (default: 2)",
     )
@@ -96,7 +96,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--learnable", action="store_true", help="train the function's numbers too"
     )
     softmax.add_argument(
-        "--entries", type=positive_int, default=64, metavar="N", help="of the table (default: 64)"
+        "--entries", type=positive_int, metavar="N", help="of the table (default: 64)"
     )
 
 
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     )
     torch.manual_seed(args.seed)
     net = EcapaTdnn(config, SpeechBrainFbank(config.n_mels), "speechbrain")
-    return _train(args, net, pretrained=False)
+    return _train(args, net, False, None)
 
 
 def run_finetune(args: argparse.Namespace) -> int:
@@ -128,23 +128,23 @@ def run_finetune(args: argparse.Namespace) -> int:
     _share_cores()
     from earmark.families import load_checkpoint
 
-    net = load_checkpoint(args.checkpoint, args.family)
-    if args.softmax is not None:
-        _replace_softmax(args, net)
-    return _train(args, net, pretrained=True)
+    layer = _softmax(args)
+    return _train(args, load_checkpoint(args.checkpoint, args.family), True, layer)
 
 
-def _replace_softmax(args: argparse.Namespace, net: EcapaTdnn) -> None:
-    from earmark.nn import LookupTableSoftmax, PiecewiseLinearSoftmax, replace_softmax
-    from earmark.training import find_utterances
+def _softmax(args: argparse.Namespace) -> ApproximateSoftmax | None:
+    from earmark.nn import LookupTableSoftmax, PiecewiseLinearSoftmax
 
-    paths = [utterance.path for utterance in find_utterances(args.data)]
-    calibration = paths[:: -(-len(paths) // _CALIBRATION)]
+    if args.softmax != "pwl" and (args.learnable or args.segments is not None):
+        raise CommandError("--segments and --learnable need --softmax pwl")
+    if args.softmax != "table" and args.entries is not None:
+        raise CommandError("--entries needs --softmax table")
+    if args.softmax is None:
+        return None
     if args.softmax == "table":
-        replace_softmax(net, LookupTableSoftmax(entries=args.entries), calibration)
-    else:
-        layer = PiecewiseLinearSoftmax(segments=args.segments, learnable=args.learnable)
-        replace_softmax(net, layer, calibration)
+        return LookupTableSoftmax(entries=64 if args.entries is None else args.entries)
+    segments = 2 if args.segments is None else args.segments
+    return PiecewiseLinearSoftmax(segments=segments, learnable=args.learnable)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -220,9 +220,12 @@ def _share_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _train(args: argparse.Namespace, net: EcapaTdnn, pretrained: bool) -> int:
+def _train(
+    args: argparse.Namespace, net: EcapaTdnn, pretrained: bool, softmax: ApproximateSoftmax | None
+) -> int:
     import torch
 
+    from earmark.nn import replace_softmax
     from earmark.training import Corpus, Recordings, find_utterances, train
     from earmark.trials import read_recordings
 
@@ -237,6 +240,9 @@ def _train(args: argparse.Namespace, net: EcapaTdnn, pretrained: bool) -> int:
     sounds = read_recordings(args.noise) if args.noise is not None else None
     with progress_callback(args, "read") as progress:
         corpus = Corpus(utterances, progress=progress)
+    if softmax is not None:
+        paths = corpus.recordings.paths
+        replace_softmax(net, softmax, paths[:: -(-len(paths) // _CALIBRATION)])
     noise = None
     if sounds is not None:
         with progress_callback(args, "read noise") as progress:
