@@ -220,8 +220,8 @@ and sums in integers.
 ![EER before and after fine-tuning](p2-table1.svg)
 
 Before fine-tuning, functions are fitted by least squares to exp over the logits that 64 training
-recordings bring (`replace_softmax` says how they count); each channel's bias is shifted so that its largest logit is 0, which an exact
-softmax does not see (the clip alone stays where it is).
+recordings bring (`replace_softmax` says how they count); each channel's bias is shifted so that its
+largest logit is 0, which an exact softmax does not see (the clip alone stays where it is).
 
 ```
 {command}
