@@ -241,6 +241,30 @@ def test_weights_choose_between_two_kernels(c_in: int, value: int | None) -> Non
             assert ran["op"] == f"conv_s8{'_paired' if paired else ''}/avx2"
 
 
+@pytest.mark.skipif("avx2" not in _C.available_isas(), reason="the processor has no AVX2")
+@pytest.mark.parametrize("c_in", [8, 9, 767, 768, 769, 1540])
+@pytest.mark.parametrize("limit", [31, 32, 33, 64])
+def test_sums_of_two_pairs_at_their_bound(c_in: int, limit: int) -> None:
+    """Four products of the largest input fit int16 up to weights of 32. Columns of one sign meet
+    columns of both, so that some groups find another and some do not, in one block of inputs and
+    in several.
+    """
+    rng = np.random.default_rng(c_in + limit)
+    weights = np.full((19, 1, 1, c_in), limit, np.int8)
+    weights[7:] *= -1
+    weights[:, :, :, c_in // 2 :] = rng.integers(-limit, limit + 1, (19, 1, 1, c_in - c_in // 2))
+    b = start("s8", c_in, zero_point=-128)
+    b.tensor("out", "frames", "s8", 19, zero_point=-3)
+    arrays = {"weight": weights, "epilogue": epilogue_s8(rng, 19, c_in, 30, affine=True)}
+    b.op("conv_s8", "op", arrays, **{"in": INPUT}, out="out")
+    finish(b, "out")
+    features = np.full((13, c_in), 127, np.int8)
+    features[::2] = rng.choice(np.array([-128, 127], np.int8), (7, c_in))
+    check_bits(b, features, "avx2", {"op": "conv_s8"})
+    _, ran = make_engine(b.plan, b.arrays, isa="avx2").trace(features)
+    assert ran["op"] == "conv_s8_paired/avx2"
+
+
 @each_isa
 def test_heaviest_weights(isa: str) -> None:
     # 127 * 33155 + 67 is the largest sum whose 255-fold is below 2^30.

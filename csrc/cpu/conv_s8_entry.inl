@@ -1,23 +1,30 @@
 // The two kernels of the table. The including file has defined, on top of conv_s8_tile.inl,
-// with_source(call, body), which calls body(source): source.multiply<kRows>(row, panel, initial)
-// returns the tile of kRows rows and a panel.
+// with_source(call, body), which calls body(source). source.multiply<kRows>(row, panel, block,
+// initial) returns the sums of kRows rows and a panel; they are complete after the last of
+// source.blocks() blocks of inputs, and until then the source's to keep.
+#include <type_traits>
 
 namespace earmark::EARMARK_ISA {
 namespace {
 
-// Calls tile.run<kRows>(source, first row, panel) for all rows and panels, whole tiles first.
+// Calls tile.run<kRows>(source, first row, panel, block) for all rows, panels and blocks, whole
+// tiles first.
 template <class TileBody>
 EARMARK_FN void for_each_tile(const ConvCallS8& call, const TileBody& tile) {
   with_source(
       call, EARMARK_UNROLLED(source) {
+        constexpr int kTile = std::remove_reference_t<decltype(source)>::kTileRows;
         for (int panel = call.panel_begin; panel < call.panel_end; ++panel) {
-          int row = 0;
-          for (; row + kTileRows <= call.n_rows; row += kTileRows) {
-            tile.template run<kTileRows>(source, row, panel);
+          for (int block = 0; block < source.blocks(); ++block) {
+            int row = 0;
+            for (; row + kTile <= call.n_rows; row += kTile) {
+              tile.template run<kTile>(source, row, panel, block);
+            }
+            with_index<kTile - 1>(
+                call.n_rows - row, EARMARK_UNROLLED(rest) {
+                  tile.template run<rest.value>(source, row, panel, block);
+                });
           }
-          with_index<kTileRows - 1>(
-              call.n_rows - row,
-              EARMARK_UNROLLED(rest) { tile.template run<rest.value>(source, row, panel); });
         }
       });
 }
@@ -30,10 +37,11 @@ struct RequantizedTile {
   ptrdiff_t out_stride;
 
   template <int kRows, class Source>
-  EARMARK_MEMBER void run(const Source& source, int row, int panel) const {
+  EARMARK_MEMBER void run(const Source& source, int row, int panel, int block) const {
     const int channel = panel * kPanel;
     const Tile<kRows> tile =
-        source.template multiply<kRows>(row, panel, epilogue.initial + channel);
+        source.template multiply<kRows>(row, panel, block, epilogue.initial + channel);
+    if (block + 1 < source.blocks()) return;
     requantize<kRows>(epilogue, channel, call.c_out, tile, out + row * out_stride, out_stride);
   }
 };
@@ -45,14 +53,11 @@ struct AccumulatorTile {
   ptrdiff_t acc_stride;
 
   template <int kRows, class Source>
-  EARMARK_MEMBER void run(const Source& source, int row, int panel) const {
-    const Tile<kRows> tile = source.template multiply<kRows>(row, panel, initial + panel * kPanel);
-    int32_t* to = acc + row * acc_stride + (panel - call.panel_begin) * kPanel;
-    unroll<kRows>(EARMARK_UNROLLED(r) {
-      unroll<kVectors>(EARMARK_UNROLLED(j) {
-        store_ints(to + r.value * acc_stride + kLanes * j.value, tile.sum[r.value][j.value]);
-      });
-    });
+  EARMARK_MEMBER void run(const Source& source, int row, int panel, int block) const {
+    const Tile<kRows> tile =
+        source.template multiply<kRows>(row, panel, block, initial + panel * kPanel);
+    if (block + 1 < source.blocks()) return;
+    store_tile(tile, acc + row * acc_stride + (panel - call.panel_begin) * kPanel, acc_stride);
   }
 };
 

@@ -14,7 +14,6 @@
 namespace earmark::EARMARK_ISA {
 namespace {
 
-constexpr int kTileRows = EARMARK_ISA_TILES.s8.tile_rows;
 constexpr int kPanel = EARMARK_ISA_TILES.s8.panel;
 constexpr int kLanes = sizeof(Ints) / sizeof(int32_t);
 constexpr int kVectors = kPanel / kLanes;
@@ -30,14 +29,25 @@ struct Tile {
   Ints sum[kRows][kVectors];
 };
 
+// With a stride of 0 all rows start at the same sums.
 template <int kRows>
-EARMARK_FN Tile<kRows> start_at(const int32_t* initial) {
+EARMARK_FN Tile<kRows> start_at(const int32_t* sums, ptrdiff_t stride) {
   Tile<kRows> tile;
-  unroll<kVectors>(EARMARK_UNROLLED(j) {
-    const Ints lanes = load_ints(initial + kLanes * j.value);
-    unroll<kRows>(EARMARK_UNROLLED(r) { tile.sum[r.value][j.value] = lanes; });
+  unroll<kRows>(EARMARK_UNROLLED(r) {
+    unroll<kVectors>(EARMARK_UNROLLED(j) {
+      tile.sum[r.value][j.value] = load_ints(sums + r.value * stride + kLanes * j.value);
+    });
   });
   return tile;
+}
+
+template <int kRows>
+EARMARK_FN void store_tile(const Tile<kRows>& tile, int32_t* to, ptrdiff_t stride) {
+  unroll<kRows>(EARMARK_UNROLLED(r) {
+    unroll<kVectors>(EARMARK_UNROLLED(j) {
+      store_ints(to + r.value * stride + kLanes * j.value, tile.sum[r.value][j.value]);
+    });
+  });
 }
 
 // Without ReLU the floor is -Inf; without an affine the gain is 1 and the shift 0, which change no

@@ -6,11 +6,15 @@ namespace earmark::EARMARK_ISA {
 namespace {
 
 struct InPlace {
+  static constexpr int kTileRows = EARMARK_ISA_TILES.s8.tile_rows;
   const ConvCallS8& call;
 
+  static constexpr int blocks() { return 1; }
+
   template <int kRows>
-  EARMARK_MEMBER Tile<kRows> multiply(int row, int panel, const int32_t* initial) const {
-    Tile<kRows> tile = start_at<kRows>(initial);
+  EARMARK_MEMBER Tile<kRows> multiply(int row, int panel, int /*block*/,
+                                      const int32_t* initial) const {
+    Tile<kRows> tile = start_at<kRows>(initial, 0);
     constexpr int kGroup = kVectors * sizeof(Ints);  // weights of four inputs
     const uint8_t* const* rows = call.rows + static_cast<ptrdiff_t>(row) * call.taps;
     const int8_t* weights =

@@ -18,12 +18,19 @@ namespace earmark {
 
 inline constexpr int kReadSlack = 64;
 
-// Weights of one panel in groups of four inputs, for a kernel that sums pairs of products in int16
-// (pack_paired.h): `groups` of all the panel's channels, then `extra[j]` of its j-th 8 channels.
-struct PairedPanel {
-  const int8_t* weights;   // [groups][panel][4], [extra[0]][8][4], [extra[1]][8][4]
-  const int32_t* offsets;  // of each group, in the row's copy that holds every input in 3 pairings
-  int groups;
+inline constexpr int kPairedLine = 64;
+inline constexpr int kOffsetSlack = 16;
+
+// Some inputs' weights of one panel in groups of four inputs, for a kernel that sums products in
+// int16 (pack_paired.h): `doubles` of two groups whose sums may be added there, `singles` of one,
+// then `extra[j]` groups of the panel's j-th 8 channels. The kernel copies the inputs: a group of
+// all rows of a tile in a line of kPairedLine bytes, of each row in three pairings one after
+// another, 0 1 2 3, 0 2 1 3, 0 3 1 2.
+struct PairedBlock {
+  const int8_t* weights;   // [doubles][2][panel][4], [singles][panel][4], [extra[j]][8][4] twice
+  const int32_t* offsets;  // of each group in the tile's lines; kOffsetSlack more can be read
+  int doubles;
+  int singles;
   int extra[2];
 };
 
@@ -38,8 +45,9 @@ struct ConvCall {
   int panel_begin;
   int panel_end;
   int c_out;
-  const PairedPanel* paired;  // [panels] instead of `weights`, or null
-  void* scratch;  // n_rows * taps * c_in_padded * Packing::scratch_per_input bytes, 64-byte aligned
+  const PairedBlock* paired;  // [panels][paired_blocks] and an end, or null: `weights` it is
+  int paired_blocks;
+  void* scratch;  // (n_rows up to whole tiles) * Packing::scratch_bytes, 64-byte aligned
 };
 
 using ConvCallS8 = ConvCall<uint8_t, int8_t>;

@@ -39,15 +39,15 @@ Packed pack(Isa isa, const Packing& packing, const ConvShape& shape, const W* we
   return packed;
 }
 
-// In pairs where the ISA has a kernel for them and few weights had to be split.
+// In pairs where the ISA has a kernel for them and this takes fewer instructions.
 PackedConvS8 pack_s8(Isa isa, const ConvShape& shape, const int8_t* weight) {
   const Tiles& tiles = kernels(isa).tiles;
   if (tiles.s8_paired.panel != 0) {
     auto packed = describe<PackedConvS8>(isa, tiles.s8_paired, shape);
     packed.pairs = pack_paired(shape, packed.c_in_padded, weight);
-    packed.paired = packed.pairs.panels.data();
-    // With a fifth more products the other way is as fast.
-    if (5 * packed.pairs.extra <= packed.pairs.vectors.size() - packed.pairs.extra) return packed;
+    packed.paired = packed.pairs.blocks.data();
+    packed.paired_blocks = packed.pairs.blocks_a_panel;
+    if (packed.pairs.cost <= packed.pairs.cost_widened) return packed;
   }
   return pack<PackedConvS8>(isa, tiles.s8, shape, weight);
 }

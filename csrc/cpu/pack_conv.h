@@ -21,7 +21,8 @@ struct PackedConv {
   int c_in_padded;
   int panels;
   AlignedBuffer<W> weights;             // empty if they are
-  const PairedPanel* paired = nullptr;  // here
+  const PairedBlock* paired = nullptr;  // here
+  int paired_blocks = 0;
 };
 
 struct PackedConvS8 : PackedConv<int8_t> {

@@ -1,6 +1,8 @@
 #include "cpu/pack_paired.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <utility>
 
 namespace earmark {
@@ -11,58 +13,141 @@ constexpr int kVectors = 2;
 constexpr int kPanel = kVectors * kLanes;
 static_assert(kPanel == kTilesAvx2.s8_paired.panel);
 
+// 12 KiB of weights beside the lines of a tile.
+constexpr int kBlockGroups = 192;
+
 // Two products of a byte and weights of this sum fit int16: 255 * 128 < 2^15.
 constexpr int kMaxSum = 128;
 
 // The orders in which a kernel's copy of a row holds four inputs; neighbours are a pair.
 constexpr int kPairings[3][4] = {{0, 1, 2, 3}, {0, 2, 1, 3}, {0, 3, 1, 2}};
 
+// Vector instructions of a row: products of bytes, widening and adding for each vector of channels,
+// one broadcast for each group. A group of widened weights takes as long as nine on Zen 3.
+constexpr int kCostDouble = 5 * kVectors + 2;
+constexpr int kCostSingle = 3 * kVectors + 1;
+constexpr int kCostExtra = 3 + 1;
+constexpr int kCostWidened = 9;
+
 using Vector = PairedVector;
 
-// One group of inputs in one pairing, for the channels of a panel.
-struct Group {
-  int32_t offset = 0;
-  int splits = kVectors + 1;
-  Vector part[kVectors];
-  Vector rest[kVectors];
+// Eight bytes, one for each channel of a vector; no operation here carries from one to the next.
+using Bytes = uint64_t;
+static_assert(sizeof(Bytes) == kLanes);
+constexpr Bytes kOnes = 0x0101010101010101;
+constexpr Bytes kTops = 0x80 * kOnes;
+
+// What the weights of a group add up to in one pairing: of each pair the positive and the negative
+// sum, at most 127. Where one is 128, what is matched with it must be 0, as with 127.
+struct PairSums {
+  Bytes sums[kVectors][2][2];  // [vector][negative][pair]
   bool is_split[kVectors] = {};
-};
+  int splits = 0;
 
-// By how much the sum of two weights is too large, with its sign.
-int excess(int a, int b) {
-  if ((a > 0) != (b > 0)) return 0;
-  const int sum = a + b;
-  return sum > kMaxSum ? sum - kMaxSum : sum < -kMaxSum ? sum + kMaxSum : 0;
-}
+  // Whether no sum together with the other's exceeds the bound. Without branches, which nobody
+  // could predict.
+  bool fit(const PairSums& other) const {
+    const Bytes* a = sums[0][0];
+    const Bytes* b = other.sums[0][0];
+    Bytes over = 0;
+    for (size_t i = 0; i < sizeof sums / sizeof(Bytes); ++i) over |= a[i] + b[i];
+    return (over & kTops) == 0;
+  }
 
-Group make_group(const Vector (&weights)[kVectors], int number, int pairing) {
-  Group group;
-  group.offset = 12 * number + 4 * pairing;
-  group.splits = 0;
-  for (int j = 0; j < kVectors; ++j) {
-    for (int c = 0; c < kLanes; ++c) {
-      for (int i = 0; i < 4; i += 2) {
-        const int a = weights[j].weight[c][kPairings[pairing][i]];
-        const int b = weights[j].weight[c][kPairings[pairing][i + 1]];
-        const int rest = excess(a, b);
-        group.part[j].weight[c][i] = static_cast<int8_t>(a - rest);
-        group.part[j].weight[c][i + 1] = static_cast<int8_t>(b);
-        group.rest[j].weight[c][i] = static_cast<int8_t>(rest);
-        group.is_split[j] |= rest != 0;
+  // How many sums are large; a match fails by these.
+  int difficulty() const {
+    int total = 0;
+    const Bytes* words = sums[0][0];
+    for (size_t i = 0; i < sizeof sums / sizeof(Bytes); ++i) {
+      for (const int large : {48, 80, 104}) {
+        total += (((words[i] + (128 - large) * kOnes) & kTops) >> 7) * kOnes >> 56;
       }
     }
-    group.splits += group.is_split[j];
+    return total;
   }
-  return group;
+};
+
+using Magnitudes = Bytes[2][kVectors][4];  // [negative][vector][input], bytes of at most 127
+
+// Of a vector that must be split, the halves that stay: small sums find a match.
+PairSums sum_pairs(const Magnitudes& magnitudes, int pairing) {
+  PairSums result;
+  for (int j = 0; j < kVectors; ++j) {
+    Bytes too_large = 0;
+    for (int negative = 0; negative < 2; ++negative) {
+      const Bytes* inputs = magnitudes[negative][j];
+      for (int pair = 0; pair < 2; ++pair) {
+        const Bytes sum =
+            inputs[kPairings[pairing][2 * pair]] + inputs[kPairings[pairing][2 * pair + 1]];
+        too_large |= sum & ((sum & ~kTops) + ~kTops) & kTops;
+        result.sums[j][negative][pair] = sum - ((sum & kTops) >> 7);
+      }
+    }
+    if (too_large == 0) continue;
+    result.is_split[j] = true;
+    ++result.splits;
+    for (int negative = 0; negative < 2; ++negative) {
+      const auto half = [&](int input) {
+        return magnitudes[negative][j][kPairings[pairing][input]] >> 1 & ~kTops;
+      };
+      result.sums[j][negative][0] = half(0) + half(1);
+      result.sums[j][negative][1] = half(2) + half(3);
+    }
+  }
+  return result;
 }
 
-Group best_group(const Vector (&weights)[kVectors], int number) {
-  Group best;
-  for (int pairing = 0; pairing < 3 && best.splits > 0; ++pairing) {
-    const Group group = make_group(weights, number, pairing);
-    if (group.splits < best.splits) best = group;
+// Four inputs of a panel, and the pairings that leave the fewest splits: one may be there twice.
+struct Group {
+  int number;
+  Vector weights[kVectors];
+  int pairings[3];
+  PairSums sums[3];
+  int difficulty;
+};
+
+void find_pairings(Group& group) {
+  Magnitudes magnitudes;
+  for (int j = 0; j < kVectors; ++j) {
+    uint8_t bytes[2][4][kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int i = 0; i < 4; ++i) {
+        const int w = group.weights[j].weight[lane][i];
+        bytes[0][i][lane] = static_cast<uint8_t>(std::max(w, 0));
+        bytes[1][i][lane] = static_cast<uint8_t>(std::max(-w, 0));
+      }
+    }
+    std::memcpy(magnitudes[0][j], bytes[0], sizeof bytes[0]);
+    std::memcpy(magnitudes[1][j], bytes[1], sizeof bytes[1]);
   }
-  return best;
+  int best = 0;
+  for (int pairing = 0; pairing < 3; ++pairing) {
+    group.pairings[pairing] = pairing;
+    group.sums[pairing] = sum_pairs(magnitudes, pairing);
+    if (group.sums[pairing].splits < group.sums[best].splits) best = pairing;
+  }
+  group.difficulty = group.sums[best].difficulty();
+  for (int i = 0; i < 3; ++i) {
+    if (group.sums[i].splits > group.sums[best].splits) {
+      group.pairings[i] = group.pairings[best];
+      group.sums[i] = group.sums[best];
+    }
+    group.difficulty = std::min(group.difficulty, group.sums[i].difficulty());
+  }
+}
+
+// Pairings in which two groups can be added in int16, indices of both; first is -1 if there are
+// none.
+std::pair<int, int> match(const Group& a, const Group& b) {
+  unsigned fitting = 0;
+  for (int i = 0; i < 3; ++i) {
+    for (int k = 0; k < 3; ++k) {
+      fitting |= static_cast<unsigned>(a.sums[i].fit(b.sums[k])) << (3 * i + k);
+    }
+  }
+  if (fitting == 0) return {-1, -1};
+  const int first = std::countr_zero(fitting);
+  return {first / 3, first % 3};
 }
 
 // Vectors and the offsets of their groups, in a kernel's order.
@@ -76,56 +161,118 @@ struct Stream {
   }
 };
 
+// The streams of a block.
+struct BlockStreams {
+  Stream doubles, singles, extra[kVectors];
+
+  void add(Stream& to, const Group& group, int choice) {
+    const int pairing = group.pairings[choice];
+    const int offset = kPairedLine * group.number + 4 * pairing;
+    to.offsets.push_back(offset);
+    for (int j = 0; j < kVectors; ++j) {
+      Vector part, rest;
+      const bool is_split = group.sums[choice].is_split[j];
+      for (int lane = 0; lane < kLanes; ++lane) {
+        for (int i = 0; i < 4; ++i) {
+          const int w = group.weights[j].weight[lane][kPairings[pairing][i]];
+          const int kept = is_split ? w / 2 : w;
+          part.weight[lane][i] = static_cast<int8_t>(kept);
+          rest.weight[lane][i] = static_cast<int8_t>(w - kept);
+        }
+      }
+      to.vectors.push_back(part);
+      if (!is_split) continue;
+      extra[j].vectors.push_back(rest);
+      extra[j].offsets.push_back(offset);
+    }
+  }
+};
+
+BlockStreams match_groups(const std::vector<Group>& groups) {
+  std::vector<const Group*> left;
+  for (const Group& group : groups) left.push_back(&group);
+  std::stable_sort(left.begin(), left.end(),
+                   [](const Group* a, const Group* b) { return a->difficulty > b->difficulty; });
+  BlockStreams block;
+  while (!left.empty()) {
+    const Group* group = left.front();
+    left.erase(left.begin());
+    // The most difficult that fits: easy ones are for those that come later.
+    std::pair<int, int> pairings;
+    const auto other = std::find_if(left.begin(), left.end(), [&](const Group* candidate) {
+      pairings = match(*group, *candidate);
+      return pairings.first >= 0;
+    });
+    if (other == left.end()) {
+      block.add(block.singles, *group, 0);
+      continue;
+    }
+    block.add(block.doubles, *group, pairings.first);
+    block.add(block.doubles, **other, pairings.second);
+    left.erase(other);
+  }
+  return block;
+}
+
 }  // namespace
 
 PairedWeights pack_paired(const ConvShape& shape, int c_in_padded, const int8_t* weight) {
   const int groups_a_tap = c_in_padded / 4;
+  const int groups_a_panel = shape.taps() * groups_a_tap;
+  const int panels = (shape.c_out + kPanel - 1) / kPanel;
   PairedWeights packed;
-  const size_t panels = (shape.c_out + kPanel - 1) / kPanel;
-  const size_t groups = panels * shape.taps() * groups_a_tap;
+  packed.blocks_a_panel = (groups_a_panel + kBlockGroups - 1) / kBlockGroups;
+  packed.cost_widened = int64_t{kCostWidened} * groups_a_panel * panels;
   Stream all;
-  // Space for a fifth more, beyond which the result is not used.
-  all.vectors.reserve(groups * kVectors * 6 / 5);
-  all.offsets.reserve(groups * 7 / 5);
-  for (int begin = 0; begin < shape.c_out; begin += kPanel) {
+  // Space for a fifth more, beyond which the result is rarely used.
+  all.vectors.reserve(static_cast<size_t>(groups_a_panel) * panels * kVectors * 6 / 5);
+  all.offsets.reserve(static_cast<size_t>(groups_a_panel) * panels * 7 / 5);
+  for (int panel = 0; panel < panels; ++panel) {
+    const int begin = panel * kPanel;
     const int end = std::min(begin + kPanel, shape.c_out);
-    Stream extra[kVectors];
-    for (int number = 0; number < shape.taps() * groups_a_tap; ++number) {
-      const int tap = number / groups_a_tap;
-      const int i = 4 * (number % groups_a_tap);
-      Vector weights[kVectors];
-      for (int o = begin; o < end; ++o) {
-        const size_t row = static_cast<size_t>(o) * shape.taps() + tap;
-        std::copy_n(weight + row * shape.c_in + i, std::min(4, shape.c_in - i),
-                    weights[(o - begin) / kLanes].weight[o % kLanes]);
+    for (int b = 0; b < packed.blocks_a_panel; ++b) {
+      const int first = groups_a_panel * b / packed.blocks_a_panel;
+      const int last = groups_a_panel * (b + 1) / packed.blocks_a_panel;
+      std::vector<Group> groups(last - first);
+      for (int number = first; number < last; ++number) {
+        Group& group = groups[number - first];
+        group.number = number;
+        const int tap = number / groups_a_tap;
+        const int i = 4 * (number % groups_a_tap);
+        for (int o = begin; o < end; ++o) {
+          const size_t row = static_cast<size_t>(o) * shape.taps() + tap;
+          std::copy_n(weight + row * shape.c_in + i, std::min(4, shape.c_in - i),
+                      group.weights[(o - begin) / kLanes].weight[o % kLanes]);
+        }
+        find_pairings(group);
       }
-      const Group group = best_group(weights, number);
-      all.offsets.push_back(group.offset);
+      const BlockStreams streams = match_groups(groups);
+      PairedBlock& block = packed.blocks.emplace_back();
+      block.doubles = static_cast<int>(streams.doubles.offsets.size() / 2);
+      block.singles = static_cast<int>(streams.singles.offsets.size());
+      packed.cost += kCostDouble * block.doubles + kCostSingle * block.singles;
+      all.append(streams.doubles);
+      all.append(streams.singles);
       for (int j = 0; j < kVectors; ++j) {
-        all.vectors.push_back(group.part[j]);
-        if (!group.is_split[j]) continue;
-        extra[j].vectors.push_back(group.rest[j]);
-        extra[j].offsets.push_back(group.offset);
+        block.extra[j] = static_cast<int>(streams.extra[j].offsets.size());
+        packed.cost += kCostExtra * block.extra[j];
+        all.append(streams.extra[j]);
       }
-    }
-    PairedPanel& panel = packed.panels.emplace_back();
-    panel.groups = shape.taps() * groups_a_tap;
-    for (int j = 0; j < kVectors; ++j) {
-      panel.extra[j] = static_cast<int>(extra[j].vectors.size());
-      packed.extra += panel.extra[j];
-      all.append(extra[j]);
     }
   }
   packed.vectors = std::move(all.vectors);
   packed.offsets = std::move(all.offsets);
+  packed.offsets.resize(packed.offsets.size() + kOffsetSlack);
+  packed.blocks.emplace_back();
   const Vector* vectors = packed.vectors.data();
   const int32_t* offsets = packed.offsets.data();
-  for (PairedPanel& panel : packed.panels) {
-    panel.weights = vectors->weight[0];
-    panel.offsets = offsets;
-    const int extra = panel.extra[0] + panel.extra[1];
-    vectors += panel.groups * kVectors + extra;
-    offsets += panel.groups + extra;
+  for (PairedBlock& block : packed.blocks) {
+    block.weights = vectors->weight[0];
+    block.offsets = offsets;
+    const int groups = 2 * block.doubles + block.singles;
+    const int extra = block.extra[0] + block.extra[1];
+    vectors += groups * kVectors + extra;
+    offsets += groups + extra;
   }
   return packed;
 }

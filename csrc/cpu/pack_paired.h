@@ -4,6 +4,10 @@
 // magnitude (255 * 128 < 2^15). Pairs are made within groups of four inputs, in the one of three
 // ways that leaves the fewest pairs too large; what still is too large is split: the rest goes into
 // an extra group of 8 channels. Bell-shaped weights of wide layers need few of them.
+//
+// The same bound holds for two pairs together in most choices of two groups: then their sums of
+// products may be added in int16, before they are widened. Groups are matched so that nearly all
+// find another, the most difficult first.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +26,17 @@ struct alignas(32) PairedVector {
 struct PairedWeights {
   std::vector<PairedVector> vectors;
   std::vector<int32_t> offsets;
-  std::vector<PairedPanel> panels;  // point into the two
-  size_t extra = 0;                 // vectors that are there because of a split
+  std::vector<PairedBlock> blocks;  // point into the two; the last is their end
+  int blocks_a_panel = 0;
+  // Vector instructions that a row takes for all of it, and the measured equal of them if the
+  // weights were widened to int16 instead.
+  int64_t cost = 0;
+  int64_t cost_widened = 0;
 };
 
-// In panels of 16 channels. weight: [c_out][taps][c_in]; c_in_padded: a multiple of 4.
+// In panels of 16 channels and blocks of inputs, whose weights and rows of a tile fit the L1 cache
+// together. weight: [c_out][taps][c_in]; without -128; c_in_padded: a multiple of
+// 4.
 PairedWeights pack_paired(const ConvShape& shape, int c_in_padded, const int8_t* weight);
 
 }  // namespace earmark

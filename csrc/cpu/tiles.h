@@ -1,6 +1,8 @@
 // The register tiles of each instruction set, and how they want weights packed.
 #pragma once
 
+#include <cstddef>
+
 namespace earmark {
 
 // Weights of a convolution lie in panels of `panel` output channels; inside a panel, for each group
@@ -15,6 +17,12 @@ struct Packing {
   // panels. On Zen 3 a depth of 3072 runs at 41 GMAC/s
   // (benchmarks/test_kernels.py), at 36 without.
   int block_depth = 0;
+  int scratch_per_row = 0;  // and for each row
+
+  // Of a row.
+  constexpr size_t scratch_bytes(size_t inputs) const {
+    return inputs * scratch_per_input + scratch_per_row;
+  }
 };
 
 struct Tiles {
@@ -24,7 +32,7 @@ struct Tiles {
 };
 
 inline constexpr Tiles kTilesScalar = {{16, 1, 1, 0}, {16, 1, 1, 0}};
-inline constexpr Tiles kTilesAvx2 = {{16, 2, 6, 2}, {16, 1, 6, 0, 1024}, {16, 4, 6, 3}};
+inline constexpr Tiles kTilesAvx2 = {{16, 2, 6, 2}, {16, 1, 6, 0, 1024}, {16, 4, 5, 4, 0, 64}};
 inline constexpr Tiles kTilesAvxVnni = {{16, 4, 6, 0}, {16, 1, 6, 0, 1024}};
 inline constexpr Tiles kTilesAvx512Vnni = {{64, 4, 6, 0}, {32, 1, 12, 0, 1024}};
 

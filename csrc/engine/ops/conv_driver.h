@@ -73,8 +73,9 @@ class ConvScratch {
  public:
   ConvScratch(const PackedConv<W>& packed, int max_rows)
       : pointers_(round_up(sizeof(const T*) * max_rows * packed.shape.taps())),
-        kernel_(round_up(static_cast<size_t>(max_rows) * packed.shape.taps() * packed.c_in_padded *
-                         packed.packing.scratch_per_input)) {}
+        kernel_(round_up(whole_tiles(max_rows, packed.packing.tile_rows) *
+                         packed.packing.scratch_bytes(static_cast<size_t>(packed.shape.taps()) *
+                                                      packed.c_in_padded))) {}
 
   size_t bytes() const { return pointers_ + kernel_; }
   const T** pointers(char* scratch) const { return reinterpret_cast<const T**>(scratch); }
@@ -82,6 +83,7 @@ class ConvScratch {
 
  private:
   static size_t round_up(size_t n) { return (n + 63) / 64 * 64; }
+  static size_t whole_tiles(size_t rows, size_t tile) { return (rows + tile - 1) / tile * tile; }
 
   size_t pointers_;
   size_t kernel_;
@@ -99,6 +101,7 @@ ConvCall<T, W> conv_call(const PackedConv<W>& packed, const T* const* rows, int 
           .panel_end = panel_end,
           .c_out = packed.shape.c_out,
           .paired = packed.paired,
+          .paired_blocks = packed.paired_blocks,
           .scratch = scratch};
 }
 
