@@ -15,6 +15,7 @@ from earmark.nn import EcapaTdnn
 from earmark.nn.config import EcapaConfig
 from earmark.plan import PlanBuilder
 from earmark.quantization.calibration import calibrate
+from earmark.quantization.precision import PRECISIONS
 from earmark.quantization.quantizer import quantize_plan
 
 Array = NDArray[Any]
@@ -108,7 +109,9 @@ def int8_plan(
 ) -> PlanBuilder:
     """The network quantized on those recordings; ops that `fp32` names stay float32."""
     calibration = calibrate(network, recordings, "minmax")
-    return quantize_plan(network, calibration, lambda name: "fp32" if fp32(name) else "int8")
+    names = [op["name"] for op in network.ops]
+    precision = {name: PRECISIONS["fp32" if fp32(name) else "int8"] for name in names}
+    return quantize_plan(network, calibration, precision)
 
 
 def random_int8_plan(config: EcapaConfig, seed: int = 0) -> PlanBuilder:

@@ -297,12 +297,13 @@ def test_everything_kept_in_fp32_is_the_fp32_model(network: EcapaTdnn, waves: li
 def test_unknown_names_are_refused(network: EcapaTdnn, waves: list[Array]) -> None:
     for options, words in (
         ({"scheme": "int4"}, ["int4", "fp32"]),
-        ({"precision": {"fc": "int4"}}, ["fc", "int4", "fp32"]),
+        ({"precision": {"fc": "int5"}}, ["fc", "int5", "int4", "fp32"]),
+        ({"rounding": "up"}, ["up", "nearest"]),
         ({"precision": {"block": "fp32"}}, ["no layer 'block'"]),
         ({"precision": {"": "fp32"}}, ["no layer ''"]),
         ({"observer": "mean"}, ["mean", "minmax", "percentile"]),
     ):
-        with pytest.raises(ValueError, match=r"scheme|layer|observer") as raised:
+        with pytest.raises(ValueError, match=r"scheme|layer|observer|rounding") as raised:
             earmark.quantize(network, waves, **options)  # type: ignore[arg-type]
         for word in words:
             assert word in str(raised.value)

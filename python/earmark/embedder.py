@@ -56,7 +56,7 @@ class Embedder:
         chosen_isa = isa or _C.default_isa()
         try:
             self._engine = make_engine(
-                model.plan, model.arrays, isa=chosen_isa, threads=threads or 0
+                model.plan, model.decoded_arrays(), isa=chosen_isa, threads=threads or 0
             )
             self.front_end = make_front_end(model.metadata["front_end"])
             tensors = model.plan["tensors"]

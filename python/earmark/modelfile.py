@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.errors import FormatError
+from earmark.storage import decode_arrays
 
 FORMAT_VERSION = 1
 _NO_DIGEST = "0" * 64
-_DTYPES = {"int8", "float32"}
+_DTYPES = {"int8", "float32", "uint8", "float16"}
 # A name that JSON writes in one way only: no bit of the header can change unnoticed.
 _TENSOR_NAME = re.compile(r"[!#-\[\]-~]+")
 _STATISTICS = ("min", "max", "mean", "std")
@@ -33,7 +34,7 @@ JSON_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, Ov
 
 @dataclass
 class ModelFile:
-    """A model as stored: the JSON (without its digest) and the named arrays it refers to."""
+    """A model as stored: the JSON (without its digest) and the named arrays of the file."""
 
     metadata: dict[str, Any]
     arrays: Arrays
@@ -42,6 +43,10 @@ class ModelFile:
     def plan(self) -> dict[str, Any]:
         plan: dict[str, Any] = self.metadata["plan"]
         return plan
+
+    def decoded_arrays(self) -> Arrays:
+        """The arrays as the plan computes with them. Raises ValueError where they cannot be had."""
+        return decode_arrays(self.arrays, self.metadata.get("storage", {}))
 
 
 def canonical_json(value: Any) -> str:
@@ -126,7 +131,7 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
         if not _TENSOR_NAME.fullmatch(name):
             refuse(f"tensor {_quoted(name)} has a name of other characters than are allowed")
         if array.dtype.name not in _DTYPES:
-            refuse(f"tensor {_quoted(name)} is {array.dtype.name}, expected int8 or float32")
+            refuse(f"tensor {_quoted(name)} is {array.dtype.name}, which no file has")
     expected = metadata.pop("sha256", None)
     actual = digest(metadata, arrays)
     if expected != actual:

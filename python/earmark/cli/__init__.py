@@ -16,12 +16,22 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from earmark.cli import _bench, _demo, _embed, _eval, _info, _quantize, _train, _verify
+from earmark.cli import (
+    _bench,
+    _demo,
+    _embed,
+    _eval,
+    _info,
+    _quantize,
+    _sensitivity,
+    _train,
+    _verify,
+)
 from earmark.cli._output import CommandError, print_error, warnings_on_one_line
 
 __all__ = ["main"]
 
-_COMMANDS = (_demo, _info, _embed, _verify, _eval, _quantize, _train, _bench)
+_COMMANDS = (_demo, _info, _embed, _verify, _eval, _quantize, _sensitivity, _train, _bench)
 _FAILED = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 

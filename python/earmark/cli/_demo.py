@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from earmark.cli._output import Subparsers
 
 _DATA = Path(__file__).parent.parent / "data"
-_PRECISIONS = ("fp32", "int8")
+_PRECISIONS = {"fp32": "FP32 (stored as float16)", "int8": "INT8"}
 # Two sentences of each speaker, then different speakers: of one gender, then of both.
 _PAIRS = (
     ("fiona-1", "fiona-2"),
@@ -158,7 +158,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         ["model", "file bytes", "of float32", "median latency ms"],
         [
             [
-                precision.upper(),
+                _PRECISIONS[precision],
                 f"{model['file_bytes']:,}",
                 f"{100 * model['size_fraction']:.1f}%",
                 f"{model['median_latency_ms']:.2f}",

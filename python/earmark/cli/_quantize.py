@@ -50,16 +50,26 @@ def add_parser(subparsers: Subparsers) -> None:
         "--calibrate",
         metavar="DIR|LIST",
         help="recordings whose activations set the ranges: a folder, or a list of one path a line "
-        "(fp32 needs none)",
+        "(fp32 and float16 need none)",
     )
     parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="file to write")
-    parser.add_argument("--scheme", metavar="S", default="int8", help="int8 (default) or fp32")
+    parser.add_argument(
+        "--scheme", metavar="S", default="int8", help="int8 (default), float16 or fp32"
+    )
     parser.add_argument(
         "--precision",
         type=_precisions,
         default={},
-        metavar="LAYER=fp32,...",
-        help="layers that keep another precision",
+        metavar="LAYER=P,...",
+        help="layers of another precision, by name, leading part of a name, or all: int8, int4, "
+        "int3, int2 (weights of so many bits), float16, fp32",
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=("compensated", "nearest"),
+        default="compensated",
+        help="of weights below 8 bits: by the covariance of each layer's inputs (GPTQ, default), "
+        "or to the nearest",
     )
     parser.add_argument(
         "--observer",
@@ -79,12 +89,9 @@ def run(args: argparse.Namespace) -> int:
     if (args.trials is None) != (args.root is None):
         raise CommandError("--trials and --root are given together or not at all")
     trials = read_both_classes(args.trials, args.root) if args.trials else None
-    if args.scheme == "fp32":
-        recordings = []
-    elif args.calibrate is None:
+    recordings = read_recordings(args.calibrate) if args.calibrate else []
+    if args.scheme == "int8" and not args.calibrate:
         raise CommandError(f"scheme {args.scheme} needs --calibrate")
-    else:
-        recordings = read_recordings(args.calibrate)
     net = load_checkpoint(args.checkpoint, args.family)
     with atomic_output(args.output) as temporary:
         with progress_callback(args, "calibrate") as progress:
@@ -94,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
                 scheme=args.scheme,
                 precision=args.precision,
                 observer=args.observer,
+                rounding=args.rounding,
                 progress=progress,
             )
         quantized.save(temporary)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from earmark.modelfile import ModelFile
 from earmark.plan import PlanBuilder
 from earmark.quantization.calibration import Calibration, calibrate
 from earmark.quantization.observers import summarise
+from earmark.quantization.precision import PRECISIONS, Precision
 from earmark.quantization.quantizer import quantize_plan
+from earmark.storage import encode_arrays, encode_bits, encode_float16
 
 if TYPE_CHECKING:
     from earmark.nn.ecapa import EcapaTdnn
     from earmark.quantized import QuantizedEcapa
 
-__all__ = ["quantize"]
+__all__ = ["LoweredNetwork", "quantize"]
 
-_SCHEMES = ("int8", "fp32")
-_PRECISIONS = ("int8", "fp32")
+Array = NDArray[Any]
+
+_SCHEMES = ("int8", "float16", "fp32")
+_ROUNDINGS = ("compensated", "nearest")
+_ALL = "all"
 
 
 def quantize(
@@ -28,68 +36,137 @@ def quantize(
     scheme: str = "int8",
     precision: Mapping[str, str] | None = None,
     observer: str = "minmax",
+    rounding: str = "compensated",
     progress: Callable[[int, int], None] | None = None,
 ) -> QuantizedEcapa:
     """Quantize a network; the result is called as the network is, and saved with ``save(path)``.
 
     net: as ``load_checkpoint`` returns it. calibration: waveforms at the network's sample rate or
     paths (each as ``Embedder.embed`` takes it); the range of every activation is set by what they
-    show. Not used with scheme "fp32". scheme: "int8" or "fp32". precision: layers that keep another
-    precision, by name or leading part of a name, such as ``{"blocks.2": "fp32"}``. observer:
-    "minmax" or "percentile". progress: called with (done, total) recordings.
+    show. Only integer layers need them. scheme: "int8", "float16" or "fp32". precision: layers with
+    another precision than the scheme's, by name, leading part of a name or "all", such as ``{"all":
+    "int4", "blocks.2": "fp32"}``: "int8", "int4", "int3", "int2" (8-bit activations and weights of
+    so many bits), "float16" (weights so stored, computed in float32) or "fp32". observer: "minmax"
+    or "percentile". rounding: of weights below 8 bits, "compensated" (GPTQ: by the covariance of
+    each layer's inputs) or "nearest". progress: called with (done, total) recordings.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
-    from earmark.lowering.ecapa import lower_ecapa
-    from earmark.lowering.softmax import lower_softmax
-    from earmark.quantized import QuantizedEcapa
-
-    if scheme not in _SCHEMES:
-        raise ValueError(f"scheme {scheme!r} is not supported yet: known are {', '.join(_SCHEMES)}")
-    state = {key: tensor.detach().cpu().numpy() for key, tensor in net.state_dict().items()}
-    network = lower_ecapa(net.config, state, lower_softmax(net.asp.softmax))
-    chosen = _precisions(network, precision or {})
-    seen: Calibration | None = None
-    lowered = network
-    if scheme == "int8":
-        items = list(calibration)
-        seen = calibrate(network, _features(net, items, progress), observer)
-        lowered = quantize_plan(network, seen, lambda name: chosen[name])
-    parameters = sum(
-        array.size
-        for key, array in state.items()
-        if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
-    )
-    metadata = {
-        "family": net.family,
-        "scheme": scheme,
-        "sample_rate_hz": net.front_end.sample_rate_hz,
-        "front_end": net.front_end.spec(),
-        "config": asdict(net.config),
-        "parameters": parameters,
-        "threshold": None,
-        "measured": {},
-        "plan": lowered.plan,
-        "layers": _layers(network, lowered, seen),
-        "calibration": None if seen is None else _summary(seen),
-    }
-    return QuantizedEcapa(ModelFile(metadata, lowered.arrays))
+    if rounding not in _ROUNDINGS:
+        raise ValueError(f"unknown rounding {rounding!r}: known are {', '.join(_ROUNDINGS)}")
+    lowered = LoweredNetwork(net)
+    chosen = lowered.precisions(scheme, precision or {})
+    if any(precision.is_integer for precision in chosen.values()):
+        compensated = [
+            name
+            for name in lowered.layers
+            if chosen[name].weight_bits < 8 and rounding == "compensated"
+        ]
+        lowered.calibrate(list(calibration), observer, compensated, progress)
+    return lowered.quantize(scheme, chosen)
 
 
-def _precisions(network: PlanBuilder, precision: Mapping[str, str]) -> dict[str, str]:
-    """Precision of every op; a later, longer name wins over a shorter one."""
+class LoweredNetwork:
+    """The float32 plan of a network, and what calibration saw: quantized in any number of ways."""
+
+    def __init__(self, net: EcapaTdnn) -> None:
+        from earmark.lowering.ecapa import lower_ecapa
+        from earmark.lowering.softmax import lower_softmax
+
+        state = {key: tensor.detach().cpu().numpy() for key, tensor in net.state_dict().items()}
+        self.net = net
+        self.plan = lower_ecapa(net.config, state, lower_softmax(net.asp.softmax))
+        self.seen: Calibration | None = None
+        self._parameters = sum(
+            array.size
+            for key, array in state.items()
+            if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        )
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the ops with weights, in the plan's order."""
+        return [op["name"] for op in self.plan.ops if "weight" in op["arrays"]]
+
+    def calibrate(
+        self,
+        items: list[Any],
+        observer: str = "minmax",
+        compensated: Collection[str] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Observe all tensors, and the inputs' covariance of the layers to be compensated."""
+        features = _features(self.net, items, progress)
+        self.seen = calibrate(self.plan, features, observer, compensated)
+
+    def precisions(self, scheme: str, precision: Mapping[str, str]) -> dict[str, Precision]:
+        """The precision of every op. Raises ValueError for unknown names."""
+        if scheme not in _SCHEMES:
+            known = ", ".join(_SCHEMES)
+            raise ValueError(f"scheme {scheme!r} is not supported yet: known are {known}")
+        return _precisions(self.plan, {_ALL: scheme, **precision})
+
+    def quantize(self, scheme: str, chosen: Mapping[str, Precision]) -> QuantizedEcapa:
+        """The network with these precisions; integer ones need a calibration before."""
+        from earmark.quantized import QuantizedEcapa
+
+        integer = any(precision.is_integer for precision in chosen.values())
+        seen = self.seen if integer else None
+        lowered = self.plan if seen is None else quantize_plan(self.plan, seen, chosen)
+        net = self.net
+        metadata = {
+            "family": net.family,
+            "scheme": scheme,
+            "sample_rate_hz": net.front_end.sample_rate_hz,
+            "front_end": net.front_end.spec(),
+            "config": asdict(net.config),
+            "parameters": self._parameters,
+            "threshold": None,
+            "measured": {},
+            "plan": lowered.plan,
+            "layers": _layers(self.plan, lowered, chosen, seen),
+            "calibration": None if seen is None else _summary(seen),
+        }
+        stored, storage = encode_arrays(lowered.arrays, _encoders(self.plan, chosen))
+        if storage:
+            metadata["storage"] = storage
+        return QuantizedEcapa(ModelFile(metadata, stored))
+
+
+def _precisions(network: PlanBuilder, precision: Mapping[str, str]) -> dict[str, Precision]:
+    """Precision of every op; a longer name wins over a shorter one, and any over "all"."""
     names = [op["name"] for op in network.ops]
-    chosen = dict.fromkeys(names, "int8")
-    for layer, wanted in sorted(precision.items(), key=lambda item: len(item[0])):
-        if wanted not in _PRECISIONS:
+    chosen: dict[str, Precision] = {}
+    for layer, wanted in sorted(
+        precision.items(), key=lambda item: (item[0] != _ALL, len(item[0]))
+    ):
+        if wanted not in PRECISIONS:
             raise ValueError(
-                f"layer {layer!r}: unknown precision {wanted!r}, known are {', '.join(_PRECISIONS)}"
+                f"layer {layer!r}: unknown precision {wanted!r}, known are {', '.join(PRECISIONS)}"
             )
-        matches = [name for name in names if name == layer or name.startswith(f"{layer}.")]
+        matches = [
+            name for name in names if layer == _ALL or name == layer or name.startswith(f"{layer}.")
+        ]
         if not matches:
             raise ValueError(f"there is no layer {layer!r}")
-        chosen.update(dict.fromkeys(matches, wanted))
+        chosen.update(dict.fromkeys(matches, PRECISIONS[wanted]))
     return chosen
+
+
+def _encoders(
+    network: PlanBuilder, chosen: Mapping[str, Precision]
+) -> dict[str, Callable[[Array], tuple[Array, dict[str, Any]]]]:
+    """How the weights of layers are stored, where not as they are."""
+    encoders: dict[str, Callable[[Array], tuple[Array, dict[str, Any]]]] = {}
+    for op in network.ops:
+        precision = chosen[op["name"]]
+        if "weight" not in op["arrays"]:
+            continue
+        if precision.is_integer and precision.weight_bits < 8:
+            encoders[f"{op['name']}.weight"] = partial(encode_bits, bits=precision.weight_bits)
+        elif precision.name == "float16":
+            encoders[f"{op['name']}.weight"] = encode_float16
+    return encoders
 
 
 def _features(
@@ -109,7 +186,10 @@ def _features(
 
 
 def _layers(
-    network: PlanBuilder, lowered: PlanBuilder, seen: Calibration | None
+    network: PlanBuilder,
+    lowered: PlanBuilder,
+    chosen: Mapping[str, Precision],
+    seen: Calibration | None,
 ) -> list[dict[str, Any]]:
     """What `info` tells of each layer with weights: P1's statistics of weights and activations."""
     kinds = {op["name"]: op["op"] for op in lowered.ops}
@@ -118,13 +198,12 @@ def _layers(
         arrays = network.arrays_of(op)
         if "weight" not in arrays:
             continue
-        kind = kinds[op["name"]]
         moments = None if seen is None else seen.moments[op["out"]].summary()
         layers.append(
             {
                 "name": op["name"],
-                "op": kind,
-                "precision": "int8" if kind.endswith("_s8") else "fp32",
+                "op": kinds[op["name"]],
+                "precision": chosen[op["name"]].name,
                 "parameters": sum(array.size for array in arrays.values()),
                 "weight_stats": summarise(arrays["weight"]),
                 "activation_stats": moments,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.plan import INPUT, PlanBuilder, make_engine, trace
+from earmark.quantization.inputs import InputMoments, layer_inputs
 from earmark.quantization.observers import OBSERVERS, Moments, Observer
 
 Array = NDArray[Any]
@@ -37,6 +38,7 @@ class Calibration:
     observers: dict[str, Observer] = field(default_factory=dict)
     vectors: dict[str, VectorRange] = field(default_factory=dict)
     moments: dict[str, Moments] = field(default_factory=dict)
+    inputs: dict[str, InputMoments] = field(default_factory=dict)  # of layers, by name
 
     def range(self, tensor: str) -> tuple[float, float]:
         """Range of a frames tensor, widened to contain 0 so that 0 is exact in int8."""
@@ -56,18 +58,29 @@ class Calibration:
                 self.observers.setdefault(name, OBSERVERS[self.observer]()).update(values)
 
 
-def calibrate(network: PlanBuilder, features: Iterable[Array], observer: str) -> Calibration:
+def calibrate(
+    network: PlanBuilder,
+    features: Iterable[Array],
+    observer: str,
+    layers: Collection[str] = (),
+) -> Calibration:
     """Observe every tensor of a float32 plan.
 
     features: one (frames, channels) float32 array a recording, in a fixed order. observer: a key of
-    ``OBSERVERS``. Raises ValueError for an unknown observer or when there is no recording.
+    ``OBSERVERS``. layers: names of those whose inputs' covariance is wanted as well. Raises
+    ValueError for an unknown observer or when there is no recording.
     """
     if observer not in OBSERVERS:
         raise ValueError(f"unknown observer {observer!r}: known are {', '.join(OBSERVERS)}")
     calibration = Calibration(observer)
     engine = make_engine(network.plan, network.arrays)
     for recording in features:
-        calibration.update(recording, trace(engine, recording))
+        tensors = trace(engine, recording)
+        calibration.update(recording, tensors)
+        for name, rows in layer_inputs(network, recording, tensors, layers):
+            if name not in calibration.inputs:
+                calibration.inputs[name] = InputMoments(rows.shape[1])
+            calibration.inputs[name].update(rows)
     if calibration.recordings == 0:
         raise ValueError("calibration needs at least one recording")
     return calibration

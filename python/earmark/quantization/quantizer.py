@@ -7,7 +7,7 @@ stay float32 between ops; an integer dense layer quantizes its own input, channe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from earmark.modelfile import Arrays
 from earmark.plan import INPUT, JSON, PlanBuilder, base_of
 from earmark.quantization.calibration import Calibration
+from earmark.quantization.precision import Precision
 from earmark.quantization.softmax import integer_softmax
 from earmark.quantization.weights import quantize_weights
 
@@ -64,28 +65,34 @@ class _Operand:
 
 
 def quantize_plan(
-    network: PlanBuilder, calibration: Calibration, precision: Callable[[str], str]
+    network: PlanBuilder,
+    calibration: Calibration,
+    precision: Mapping[str, Precision],
 ) -> PlanBuilder:
     """The integer plan of a float32 plan.
 
-    precision: "int8" or "fp32" for the name of an op.
+    precision: of every op by its name. Weights of layers whose inputs calibration has the
+    covariance of are rounded with compensation.
     """
     return _Quantizer(network, calibration, precision).run()
 
 
 class _Quantizer:
     def __init__(
-        self, network: PlanBuilder, calibration: Calibration, precision: Callable[[str], str]
+        self,
+        network: PlanBuilder,
+        calibration: Calibration,
+        precision: Mapping[str, Precision],
     ) -> None:
         self.source = network
         self.calibration = calibration
-        self.precision = {op["name"]: precision(op["name"]) for op in network.ops}
+        self.precision = precision
         self.builder = PlanBuilder()
         self.written: dict[str, str] = {}  # base -> dtype
         for op in network.ops:
             if network.tensors[op["out"]]["kind"] == "frames":
                 base = base_of(network.plan, op["out"])
-                if self.precision[op["name"]] == "int8":
+                if self.precision[op["name"]].is_integer:
                     self.written[base] = "s8"
                 self.written.setdefault(base, "f32")
         self.written[INPUT] = "f32"
@@ -96,7 +103,7 @@ class _Quantizer:
     def run(self) -> PlanBuilder:
         for op in self.source.ops:
             kind = op["op"].removesuffix("_f32")
-            suffix = "_s8" if self.precision[op["name"]] == "int8" else "_f32"
+            suffix = "_s8" if self.precision[op["name"]].is_integer else "_f32"
             getattr(self, f"_{kind}{suffix}")(op)
         return self.builder
 
@@ -272,7 +279,7 @@ class _Quantizer:
     def _conv_s8(self, op: JSON) -> None:
         x = self._read_s8(op, "in")
         arrays = self._arrays(op)
-        weight, scale = quantize_weights(arrays["weight"] * x.scale.astype(np.float64))
+        weight, scale, lost = self._weights(op, arrays["weight"], x.scale)
         out, quantization = self._written_s8(op, reads=x.name)
         step = quantization.scale
         stored: Arrays = {"weight": weight}
@@ -281,6 +288,10 @@ class _Quantizer:
             points = (np.arange(_TABLE_SIZE) - _TABLE_SIZE // 2) * step
             stored["table"] = np.rint(np.tanh(points) / _TANH_SCALE).astype(np.int8)
         rows = _rows(arrays["epilogue"])
+        if "bias" in op:
+            self._add_to_vector(op["bias"], lost)
+        else:
+            rows["offset"] += lost
         # The output's step goes into the last affine there is.
         if "gain" in rows:
             rows |= {"gain": rows["gain"] / step, "shift": rows["shift"] / step}
@@ -327,8 +338,8 @@ class _Quantizer:
         rows = _rows(arrays["epilogue"])
         if "gain" in rows:
             raise ValueError(f"op {op['name']!r}: an affine after a dense layer is not lowered yet")
-        weight, scale = quantize_weights(arrays["weight"].astype(np.float64) * x_scale)
-        offset = rows["offset"] + arrays["weight"].astype(np.float64) @ centre
+        weight, scale, lost = self._weights(op, arrays["weight"], x_scale, centre)
+        offset = rows["offset"] + arrays["weight"].astype(np.float64) @ centre + lost
         attributes = _attributes(op)
         activation = attributes.pop("activation", None)
         stored: Arrays = {"weight": weight}
@@ -346,7 +357,7 @@ class _Quantizer:
         hidden = self._read_s8(op, "in")
         values = self._read_s8(op, "values")
         arrays = self._arrays(op)
-        weight, scale = quantize_weights(arrays["weight"] * hidden.scale.astype(np.float64))
+        weight, scale, lost = self._weights(op, arrays["weight"], hidden.scale)
         self._declare(op["out"])
         attributes = _attributes(op)
         attributes["min_variance"] /= values.uniform.scale**2
@@ -357,7 +368,7 @@ class _Quantizer:
         }
         # The exact softmax does not see the layer's bias.
         if attributes.get("softmax", "exact") != "exact":
-            bias = arrays["epilogue"][0].astype(np.float64)
+            bias = arrays["epilogue"][0].astype(np.float64) + lost
             stored |= integer_softmax(attributes["softmax"], arrays, weight, scale, bias)
         changed = {"in": hidden.name, "values": values.name}
         self.builder.op(
@@ -385,6 +396,40 @@ class _Quantizer:
 
     def _arrays(self, op: JSON) -> Arrays:
         return self.source.arrays_of(op)
+
+    def _weights(
+        self, op: JSON, weight: Array, scale: Array, centre: Array | float = 0.0
+    ) -> tuple[Array, Array, Array]:
+        """Integers and steps of weights whose input is ``scale * q + centre``, channel by channel.
+
+        The third is what rounding takes from the mean of each output, where the inputs' mean is
+        known: an offset can give it back.
+        """
+        bits = self.precision[op["name"]].weight_bits
+        wide = weight * scale.astype(np.float64)
+        moments = self.calibration.inputs.get(op["name"])
+        if moments is None:
+            return (*quantize_weights(wide, bits), np.zeros(len(weight)))
+        taps = weight[0].size // len(scale)
+        seen = moments.scaled(np.tile(scale.astype(np.float64), taps))
+        integers, steps = quantize_weights(wide, bits, seen)
+        error = (wide - integers * _columns(steps, wide)).reshape(len(wide), -1)
+        mean = seen.mean() - np.tile(centre / scale.astype(np.float64), taps)
+        return integers, steps, error @ mean
+
+    def _add_to_vector(self, name: str, values: Array) -> None:
+        """To the offset of the dense layer that wrote a vector."""
+        if not np.any(values):
+            return
+        layer = next(op["name"] for op in self.builder.ops if op["out"] == name)
+        row = self.builder.arrays[f"{layer}.epilogue"]
+        self.builder.arrays[f"{layer}.epilogue"] = np.stack(
+            [*row[:-1], (row[-1] + values).astype(np.float32)]
+        )
+
+
+def _columns(steps: Array, like: Array) -> Array:
+    return steps.astype(np.float64).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _attributes(op: JSON) -> JSON:

@@ -1,4 +1,4 @@
-"""Weights to int8: symmetric, one scale for each output channel. Other roundings go here."""
+"""Weights to integers: symmetric, one scale for each output channel."""
 
 from __future__ import annotations
 
@@ -7,16 +7,55 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.quantization.gptq import round_with_compensation
+from earmark.quantization.inputs import InputMoments
+
+__all__ = ["quantize_weights"]
+
 Array = NDArray[Any]
 
+# Of the largest weight; what lies beyond is clipped.
+_RATIOS = np.linspace(0.25, 1.0, 76)
 
-def quantize_weights(weight: Array) -> tuple[Array, Array]:
-    """Round to the nearest multiple of max|w| / 127 of each output channel.
 
-    weight: float, (out, ...). Returns int8 of the same shape in [-127, 127] and float32 scales
+def quantize_weights(
+    weight: Array, bits: int = 8, moments: InputMoments | None = None
+) -> tuple[Array, Array]:
+    """Integers and scales of weights.
+
+    weight: float, (out, ...). bits: 2 to 8. moments: of the layer's inputs, as the weights multiply
+    them, in the order of the weight's other axes. Without them every weight is rounded to the
+    nearest; with them columns are rounded one after another and those to come make up for the error
+    (GPTQ). With 8 bits the largest weight sets a channel's scale, with fewer the one of least
+    squared error, a column's weighed by how much its input varies.
+
+    Returns int8 of the same shape in [-limit, limit], limit = 2^(bits - 1) - 1, and float32 scales
     (out,).
     """
-    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-    scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
-    columns = scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return np.clip(np.rint(weight / columns), -127, 127).astype(np.int8), scale
+    limit = 2 ** (bits - 1) - 1
+    columns = weight.reshape(len(weight), -1).astype(np.float64)
+    largest = np.abs(columns).max(axis=1)
+    if bits == 8:
+        steps = largest / limit
+    else:
+        power = np.ones(columns.shape[1]) if moments is None else np.diag(moments.covariance())
+        steps = _least_error(columns, largest, limit, power)
+    scale = np.where(largest > 0, steps, 1.0).astype(np.float32)
+    if moments is None:
+        rounded = np.clip(np.rint(columns / scale[:, None]), -limit, limit)
+    else:
+        rounded = round_with_compensation(columns, scale, limit, moments.covariance())
+    return rounded.astype(np.int8).reshape(weight.shape), scale
+
+
+def _least_error(weight: Array, largest: Array, limit: int, power: Array) -> Array:
+    """The step of each row whose rounding errors, weighed by ``power`` (columns,), are least."""
+    best = np.full(len(weight), np.inf)
+    steps = np.ones(len(weight))
+    for ratio in _RATIOS:
+        step = np.where(largest > 0, ratio * largest / limit, 1.0)
+        error = weight - step[:, None] * np.clip(np.rint(weight / step[:, None]), -limit, limit)
+        total = (error * error) @ power
+        steps = np.where(total < best, step, steps)
+        best = np.minimum(total, best)
+    return steps

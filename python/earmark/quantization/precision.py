@@ -1,0 +1,32 @@
+"""The precisions that a layer can have, by the names that commands and files use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["PRECISIONS", "Precision"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a layer's weights are stored, and in which arithmetic the layer runs.
+
+    weight_bits: of a stored weight. is_integer: int8 activations and int32 sums; else float32.
+    """
+
+    name: str
+    weight_bits: int
+    is_integer: bool
+
+
+PRECISIONS = {
+    precision.name: precision
+    for precision in (
+        Precision("int8", 8, True),
+        Precision("int4", 4, True),
+        Precision("int3", 3, True),
+        Precision("int2", 2, True),
+        Precision("float16", 16, False),
+        Precision("fp32", 32, False),
+    )
+}

@@ -1,0 +1,239 @@
+"""How much each layer's precision costs: quantized alone, or left out alone (paper P1, Table 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.metrics import cosine_score, eer, min_dcf
+
+if TYPE_CHECKING:
+    from earmark.nn.ecapa import EcapaTdnn
+    from earmark.quantization import LoweredNetwork
+    from earmark.trials import Trials
+
+__all__ = ["Measured", "blocks", "sensitivity", "signal_to_noise_db"]
+
+Array = NDArray[Any]
+
+BASELINE = "fp32"
+_LATENCY_FRAMES, _LATENCY_CALLS = 300, 9
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One precision of the network, measured.
+
+    unit: the layer or block, "fp32" for none and "all" for every one. eer, min_dcf: fractions, of
+    cosine scores of the trials. cosine, worst_cosine, sqnr_db: of the embeddings to those of the
+    float32 network. size_fraction: file bytes / (4 x parameters). latency_ms: median for 300
+    frames on one thread.
+    """
+
+    unit: str
+    eer: float
+    min_dcf: float
+    cosine: float
+    worst_cosine: float
+    sqnr_db: float | None
+    size_fraction: float
+    latency_ms: float
+
+
+def blocks(layers: list[str]) -> list[str]:
+    """The blocks that layers belong to: ``blocks.N`` or the first part of the name, in order."""
+    parts = [name.split(".") for name in layers]
+    return list(dict.fromkeys(".".join(p[:2]) if p[0] == "blocks" else p[0] for p in parts))
+
+
+def signal_to_noise_db(signal: Array, noisy: Array) -> float | None:
+    """10 log10 of the signal's energy over the difference's; None where they are equal."""
+    noise = float(np.square(noisy.astype(np.float64) - signal).sum())
+    energy = float(np.square(signal.astype(np.float64)).sum())
+    return None if noise == 0 else 10 * float(np.log10(energy / noise))
+
+
+def sensitivity(
+    net: EcapaTdnn,
+    calibration: list[Any],
+    trials: Trials,
+    *,
+    precision: str = "int8",
+    by_block: bool = False,
+    all_but_one: bool = False,
+    processes: int = 1,
+    folder: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Measured]:
+    """Measure the network in float32, with each unit alone in ``precision``, and with all of them.
+
+    net: as ``load_checkpoint`` returns it. calibration: recordings, as ``quantize`` takes them.
+    trials: whose recordings are embedded whole. precision: "int8" or "float16", as ``quantize``
+    names them. by_block: units are blocks, not layers. all_but_one: each unit alone in float32 and
+    the others in ``precision``. processes: that measure side by side, one thread each. folder:
+    keeps each result, so that an interrupted run of the same networks, precision and trials goes
+    on. progress: called with (measured, units).
+
+    Returns one row a unit, float32 first, all quantized last. Raises ValueError for a precision
+    that is unknown or needs another calibration, AudioError for a recording that cannot be used.
+    """
+    from earmark.audio import read_audio
+    from earmark.quantization import LoweredNetwork
+
+    lowered = LoweredNetwork(net)
+    units = blocks(lowered.layers) if by_block else lowered.layers
+    choices: dict[str, Mapping[str, str]] = {BASELINE: {"all": "fp32"}}
+    for unit in units:
+        others, alone = (precision, "fp32") if all_but_one else ("fp32", precision)
+        choices[unit] = {"all": others, unit: alone}
+    choices["all"] = {"all": precision}
+    for choice in choices.values():
+        lowered.precisions("fp32", choice)
+    if precision.startswith("int"):
+        lowered.calibrate(calibration)
+    rate = net.front_end.sample_rate_hz
+    features = [net.front_end(read_audio(p, target_rate=rate).samples) for p in trials.paths]
+    store = Path(folder) if folder is not None else None
+    with tempfile.TemporaryDirectory() as scratch:
+        jobs = _Jobs(lowered, choices, features, trials, store, Path(scratch))
+        for done, _ in enumerate(jobs.run(processes), 1):
+            if progress is not None:
+                progress(done, len(choices))
+        return [jobs.results[unit] for unit in choices]
+
+
+class _Jobs:
+    """The measurements, those of a folder taken from there."""
+
+    def __init__(
+        self,
+        lowered: LoweredNetwork,
+        choices: Mapping[str, Mapping[str, str]],
+        features: list[Array],
+        trials: Trials,
+        store: Path | None,
+        scratch: Path,
+    ) -> None:
+        self._lowered = lowered
+        self._choices = choices
+        self._features = features
+        self._trials = trials
+        self._scratch = scratch
+        self._store = store
+        self.results: dict[str, Measured] = {}
+
+    def run(self, processes: int) -> Iterator[str]:
+        """Measure what is missing; yields each unit when it is there."""
+        files = {unit: self._model(unit) for unit in self._choices}
+        missing = [unit for unit in self._choices if not self._load(unit, files[unit])]
+        for unit in self.results:
+            yield unit
+        if not missing:
+            return
+        # Every process compares with the float32 network's embeddings.
+        reference = _embed(files[BASELINE], self._features)
+        shared = (reference, self._features, self._trials)
+        # Not forked: threads of torch are not.
+        with ProcessPoolExecutor(
+            processes, multiprocessing.get_context("spawn"), _share, (shared,)
+        ) as pool:
+            futures = {pool.submit(_measure, unit, str(files[unit])): unit for unit in missing}
+            for future in as_completed(futures):
+                unit = futures[future]
+                self.results[unit] = future.result()
+                self._keep(unit, files[unit])
+                yield unit
+
+    def _model(self, unit: str) -> Path:
+        path = self._scratch / f"{unit}.earmark"
+        chosen = self._lowered.precisions("fp32", self._choices[unit])
+        self._lowered.quantize("fp32", chosen).save(path)
+        return path
+
+    def _kept(self, unit: str, model: Path) -> Path | None:
+        """Where a result is kept: named after the model's bytes and what it is measured on."""
+        if self._store is None:
+            return None
+        from earmark.modelfile import read
+
+        sha = hashlib.sha256(read(model).metadata["sha256"].encode())
+        sha.update(self._trials.labels.tobytes())
+        sha.update(self._trials.enrolment.tobytes() + self._trials.test.tobytes())
+        for features in self._features:
+            sha.update(features.tobytes())
+        return self._store / f"{unit}-{sha.hexdigest()[:16]}.json"
+
+    def _load(self, unit: str, model: Path) -> bool:
+        kept = self._kept(unit, model)
+        if kept is None or not kept.is_file():
+            return False
+        self.results[unit] = Measured(**json.loads(kept.read_text()))
+        return True
+
+    def _keep(self, unit: str, model: Path) -> None:
+        kept = self._kept(unit, model)
+        if kept is None:
+            return
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_name(f".{kept.name}.tmp")
+        temporary.write_text(json.dumps(asdict(self.results[unit])))
+        os.replace(temporary, kept)
+
+
+_shared: tuple[Array, list[Array], Trials]
+
+
+def _share(shared: tuple[Array, list[Array], Trials]) -> None:
+    """What all measurements of a process have in common."""
+    global _shared
+    _shared = shared
+
+
+def _embed(model: Path, features: list[Array]) -> Array:
+    import earmark
+
+    rows: Array = earmark.load(model, threads=1).embed_features(features)
+    return rows
+
+
+def _measure(unit: str, path: str) -> Measured:
+    import earmark
+
+    reference, features, trials = _shared
+    model = earmark.load(path, threads=1)
+    embeddings = model.embed_features(features)
+    scores = cosine_score(embeddings[trials.enrolment], embeddings[trials.test])
+    cosines = cosine_score(embeddings, reference)
+    return Measured(
+        unit=unit,
+        eer=eer(scores, trials.labels),
+        min_dcf=min_dcf(scores, trials.labels),
+        cosine=float(cosines.mean()),
+        worst_cosine=float(cosines.min()),
+        sqnr_db=signal_to_noise_db(reference, embeddings),
+        size_fraction=model.info()["size_fraction"],
+        latency_ms=_latency_ms(model, features[0].shape[1]),
+    )
+
+
+def _latency_ms(model: Any, n_mels: int) -> float:
+    frames = np.random.default_rng(0).normal(size=(_LATENCY_FRAMES, n_mels)).astype(np.float32)
+    times = []
+    for _ in range(_LATENCY_CALLS):
+        start = time.perf_counter()
+        model.embed_features(frames)
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
