@@ -5,8 +5,9 @@
 namespace earmark {
 namespace {
 
-// There are no weights whose size in the file would bound the window.
-constexpr int kMaxTaps = 1 << 12;
+// There are no weights whose size in the file would bound the window; far above any network.
+constexpr int kMaxTaps = 1 << 8;
+constexpr int kTapsPerUnit = 1 << 12;
 
 class MaxPool : public Windowed {
  public:
@@ -29,7 +30,7 @@ class MaxPool : public Windowed {
     const Place& y = walk[*out];
     const int taps = shape_.taps();
     const int rows = range.size() * y.width;
-    const int block = std::max(1, kMaxTaps / taps);
+    const int block = kTapsPerUnit / taps;
     walk.reserve_scratch(sizeof(const T*) * block * taps);
     walk.pool->parallel_for((rows + block - 1) / block, [&](int unit, int thread) {
       const int begin = unit * block;

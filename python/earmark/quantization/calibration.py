@@ -59,7 +59,7 @@ class Calibration:
 def calibrate(network: PlanBuilder, features: Iterable[Array], observer: str) -> Calibration:
     """Observe every tensor of a float32 plan.
 
-    features: one (frames, channels) float32 array a recording, in a fixed order. observer: a key of
+    features: one (frames, bands) float32 array a recording, in a fixed order. observer: a key of
     ``OBSERVERS``. Raises ValueError for an unknown observer or when there is no recording.
     """
     if observer not in OBSERVERS:
