@@ -1,4 +1,6 @@
-"""Networks with random weights: SpeechBrain-shape state dicts, their plans, their features."""
+"""Networks with random weights: SpeechBrain-shape state dicts and sound ResNets, their plans, their
+features.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ from numpy.typing import NDArray
 
 from earmark.frontend import SpeechBrainFbank
 from earmark.lowering.ecapa import lower_ecapa
-from earmark.nn import EcapaTdnn
-from earmark.nn.config import EcapaConfig
+from earmark.lowering.resnet import lower_resnet
+from earmark.nn import EcapaTdnn, SoundResNet
+from earmark.nn.config import EcapaConfig, SoundResNetConfig
 from earmark.plan import PlanBuilder
 from earmark.quantization.calibration import calibrate
 from earmark.quantization.precision import PRECISIONS
@@ -118,3 +121,31 @@ def random_int8_plan(config: EcapaConfig, seed: int = 0) -> PlanBuilder:
     """A random network, quantized on three random recordings."""
     recordings = [random_features(seed + i, 60 + 40 * i, config.n_mels) for i in range(3)]
     return int8_plan(lower_ecapa(config, random_state(config, seed)), recordings)
+
+
+# Two stages, of more than one bottleneck and of one; widths and sizes odd.
+SMALL_RESNET = SoundResNetConfig(classes=11, n_mels=21, blocks=(2, 1), width=9)
+
+
+def random_resnet(config: SoundResNetConfig, seed: int = 0) -> SoundResNet:
+    """A network with random weights, its batch norms' statistics those of random spectrograms."""
+    rng = np.random.default_rng(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = SoundResNet(config)
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        size = norm.num_features
+        norm.weight.data = torch.from_numpy(rng.uniform(0.5, 1.5, size).astype(np.float32))
+        norm.bias.data = torch.from_numpy((rng.normal(size=size) * 0.2).astype(np.float32))
+        norm.momentum = None  # statistics are averages over all batches
+    batch = [random_features(seed + i, 120, config.n_mels) for i in range(4)]
+    with torch.no_grad():
+        net.train()(torch.from_numpy(np.stack(batch)))
+    return net.eval().requires_grad_(False)
+
+
+def resnet_plan(net: SoundResNet) -> PlanBuilder:
+    """Its float32 plan."""
+    state = {key: value.numpy() for key, value in net.state_dict().items()}
+    return lower_resnet(net.config, state)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from arrays import random_f32, random_s8, random_weight
@@ -105,6 +106,28 @@ def check_bits(b: PlanBuilder, features: Array, isa: str, kernels: Mapping[str, 
         for name, values in expected.items():
             equal_bits(traced[name], values, name)
         equal_bits(engine.run([features])[0], expected[OUTPUT], OUTPUT)
+
+
+def check_unless_too_short(
+    b: PlanBuilder, features: Array, isa: str, kernels: dict[str, str]
+) -> None:
+    """As `check_bits`; where the oracle has too few frames, the engine refuses the same."""
+    try:
+        network.run(b.plan, b.arrays, features)
+    except ValueError as error:
+        assert "frames" in str(error)  # noqa: PT017
+        check_refused(b, features, isa)
+    else:
+        check_bits(b, features, isa, kernels)
+
+
+def check_refused(b: PlanBuilder, features: Array, isa: str) -> None:
+    engine = make_engine(b.plan, b.arrays, isa=isa, threads=1)
+    assert len(features) < engine.min_length
+    assert "frame" in engine.why_not(len(features))
+    for call in (engine.trace, lambda x: engine.run([x])):
+        with pytest.raises(ValueError, match="frame"):
+            call(features)
 
 
 def width_out(width: int, attributes: dict[str, Any]) -> int:

@@ -38,7 +38,7 @@ def test_import_loads_neither_numpy_nor_the_engine() -> None:
         "from earmark import Embedder, load",
         "from earmark import FormatError, AudioError, load_checkpoint",
         "import earmark.audio, earmark.frontend, earmark.metrics, earmark.trials",
-        "from earmark.nn import EcapaConfig",
+        "from earmark.nn import EcapaConfig, SoundResNetConfig",
         "import earmark.cli",
         "import earmark.bench.compare, earmark.bench.measure, earmark.bench.report",
     ],

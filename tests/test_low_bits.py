@@ -20,7 +20,14 @@ from earmark.plan import make_engine, trace
 from earmark.quantization.gptq import round_with_compensation
 from earmark.quantization.inputs import InputMoments, layer_inputs
 from earmark.quantization.weights import quantize_weights
-from networks import SMALL, random_features, random_state
+from networks import (
+    SMALL,
+    SMALL_RESNET,
+    random_features,
+    random_resnet,
+    random_state,
+    resnet_plan,
+)
 from oracle.network import run
 from paths import CHECKPOINT, SHARED_DATA, dev_recordings, needs_data
 
@@ -82,6 +89,23 @@ def test_a_layers_inputs_times_its_weights_are_its_sums(name: str) -> None:
     if op.get("activation") == "tanh":
         expected = np.tanh(expected)
     np.testing.assert_allclose(outputs[op["out"]], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["conv1", "layer1.0.conv2", "layer2.0.downsample.0", "fc"])
+def test_an_images_inputs_times_its_weights_are_its_sums(name: str) -> None:
+    """Two dimensions, strides, zero padding; a vector."""
+    plan = resnet_plan(random_resnet(SMALL_RESNET))
+    features = random_features(4, 33, SMALL_RESNET.n_mels)
+    outputs = trace(make_engine(plan.plan, plan.arrays), features)
+    op = next(op for op in plan.ops if op["name"] == name)
+    arrays = plan.arrays_of(op)
+    ((_, rows),) = layer_inputs(plan, features, outputs, {name})
+    weight = arrays["weight"].reshape(len(arrays["weight"]), -1)
+    expected = rows.astype(np.float64) @ weight.T + arrays["epilogue"][0]
+    if op.get("relu"):
+        expected = np.maximum(expected, 0)
+    found = outputs[op["out"]]
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

@@ -21,6 +21,8 @@ from plans import (
     Array,
     add_vector,
     check_bits,
+    check_refused,
+    check_unless_too_short,
     finish,
     random_frames,
     start,
@@ -134,28 +136,6 @@ def test_conv_s8(
     shape = (frames, c_in + 5) if width == 1 else (frames, width, c_in + 5)
     features = random_frames(rng, *shape)
     check_unless_too_short(b, features, isa, {"op": "table_s8" if has["table"] else "conv_s8"})
-
-
-def check_unless_too_short(
-    b: PlanBuilder, features: Array, isa: str, kernels: dict[str, str]
-) -> None:
-    """As `check_bits`; where the oracle has too few frames, the engine refuses the same."""
-    try:
-        network.run(b.plan, b.arrays, features)
-    except ValueError as error:
-        assert "frames" in str(error)  # noqa: PT017
-        check_refused(b, features, isa)
-    else:
-        check_bits(b, features, isa, kernels)
-
-
-def check_refused(b: PlanBuilder, features: Array, isa: str) -> None:
-    engine = make_engine(b.plan, b.arrays, isa=isa, threads=1)
-    assert len(features) < engine.min_length
-    assert "frame" in engine.why_not(len(features))
-    for call in (engine.trace, lambda x: engine.run([x])):
-        with pytest.raises(ValueError, match="frame"):
-            call(features)
 
 
 @each_isa
@@ -288,7 +268,15 @@ def test_heaviest_weights(isa: str) -> None:
 
 @each_isa
 @settings(max_examples=40, deadline=None)
-@given(SEEDS, FRAMES, CHANNELS, st.tuples(ZEROS, ZEROS, ZEROS), st.booleans(), st.booleans())
+@given(
+    SEEDS,
+    FRAMES,
+    CHANNELS,
+    st.tuples(ZEROS, ZEROS, ZEROS),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
 def test_add_s8(
     isa: str,
     seed: int,
@@ -297,6 +285,7 @@ def test_add_s8(
     zeros: tuple[int, int, int],
     gated: bool,
     wide: bool,
+    relu: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     width = 3 if wide else 1
@@ -321,7 +310,7 @@ def test_add_s8(
             "multiplier": one_or_all(rng, multiplier),
             "residual_multiplier": with_extremes(rng, random_f32(rng, 1), MULTIPLIERS),
         }
-        b.op("add_s8", name, arrays, **{"in": source}, residual=r, gate=gate, out=target)
+        b.op("add_s8", name, arrays, **{"in": source}, residual=r, gate=gate, out=target, relu=relu)
     finish(b, "base")
     shape = (frames, 2 * channels + 3) if width == 1 else (frames, width, 2 * channels + 3)
     check_bits(b, random_frames(rng, *shape), isa, {"op": "add_s8", "again": "add_s8"})
@@ -567,8 +556,9 @@ def test_attentive_pool_of_constants(isa: str, value: int) -> None:
 
 def test_oracle_covers_every_op() -> None:
     tested = {
-        "quantize_s8", "dequantize_f32", "conv_s8", "conv_f32", "add_s8", "add_f32", "stats_s8",
-        "stats_f32", "dense_s8", "dense_f32", "attentive_pool_s8", "attentive_pool_f32",
+        "quantize_s8", "dequantize_f32", "conv_s8", "conv_f32", "add_s8", "add_f32", "max_pool_s8",
+        "max_pool_f32", "stats_s8", "stats_f32", "dense_s8", "dense_f32", "attentive_pool_s8",
+        "attentive_pool_f32",
     }  # fmt: skip
     assert set(network.RUNNERS) == tested
     assert ops.MAX_POSITIONS == 2**24 - 1

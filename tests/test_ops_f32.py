@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def test_tanh_and_sigmoid_over_their_whole_range(isa: str) -> None:
 @pytest.mark.parametrize("channels", [1, 17, 130])
 def test_add_f32(isa: str, channels: int) -> None:
     rng = np.random.default_rng(channels)
-    for gated in (False, True):
+    for gated, relu in product((False, True), repeat=2):
         b = start("f32", 2 * channels)
         x, r = view(b, "x", INPUT, 0, channels), view(b, "r", INPUT, channels, channels)
         if gated:
@@ -147,25 +148,70 @@ def test_add_f32(isa: str, channels: int) -> None:
             b.op("stats_f32", "gate", **{"in": x}, out="gate")
         b.tensor("out", "frames", "f32", channels)
         gate = "gate" if gated else None
-        b.op("add_f32", "op", **{"in": x}, residual=r, gate=gate, out="out")
+        b.op("add_f32", "op", **{"in": x}, residual=r, gate=gate, out="out", relu=relu)
         finish(b, "out")
         features = random_f32(rng, 97, 2 * channels)
         a, c = tensor(features[:, :channels]), tensor(features[:, channels:])
         by_torch = a * a.mean(dim=0) + c if gated else a + c
+        by_torch = torch.relu(by_torch) if relu else by_torch
         check_float(b, features, isa, "add_f32", by_torch.numpy())
 
 
 @each_isa
-@pytest.mark.parametrize(("frames", "channels"), [(1, 3), (13, 65), (3000, 17)])
-def test_stats_f32(isa: str, frames: int, channels: int) -> None:
-    x = random_f32(np.random.default_rng(frames), frames, channels) + np.float32(3)
-    b = start("f32", channels)
+@pytest.mark.parametrize(
+    ("frames", "width", "channels", "kernel", "stride", "padding"),
+    [
+        (1, 1, 1, (1, 1), (1, 1), (0, 0)),
+        (1, 2, 3, (3, 3), (2, 2), (1, 1)),
+        (97, 1, 17, (3, 1), (2, 1), (1, 0)),
+        (13, 7, 63, (3, 3), (2, 2), (1, 1)),
+        (12, 16, 64, (2, 5), (3, 1), (1, 2)),
+        (61, 5, 65, (3, 3), (1, 1), (0, 0)),
+    ],
+)
+def test_max_pool_f32(
+    isa: str,
+    frames: int,
+    width: int,
+    channels: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> None:
+    """A value is picked, so that there is no error at all. All are negative: padding is not 0."""
+    x = -np.abs(random_f32(np.random.default_rng(frames), frames, width, channels + 3))
+    b = start("f32", channels + 3, width=width)
+    source = view(b, "x", INPUT, 2, channels)
+    window = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding)}
+    shape = {**window, "dilation": [1, 1]}
+    b.tensor("base", "frames", "f32", channels + 2, width=width_out(width, shape))
+    out = view(b, "op.out", "base", 1, channels)
+    b.op("max_pool_f32", "op", **{"in": source}, out=out, **window)
+    finish(b, out)
+    image = tensor(x[..., 2 : 2 + channels]).permute(2, 0, 1)[None]
+    by_torch = torch.nn.functional.max_pool2d(image, kernel, stride, padding)
+    features = np.ascontiguousarray(x[:, 0] if width == 1 else x)
+    expected = by_torch[0].permute(1, 2, 0).numpy()
+    check_float(b, features, isa, "max_pool_f32", expected)
+    traced, _ = make_engine(b.plan, b.arrays, isa=isa).trace(features)
+    np.testing.assert_array_equal(traced[out].reshape(expected.shape), expected)
+
+
+@each_isa
+@pytest.mark.parametrize(
+    ("frames", "width", "channels"), [(1, 1, 3), (13, 1, 65), (3000, 1, 17), (1, 7, 3), (13, 5, 65)]
+)
+def test_stats_f32(isa: str, frames: int, width: int, channels: int) -> None:
+    x = random_f32(np.random.default_rng(frames), frames * width, channels) + np.float32(3)
+    b = start("f32", channels, width=width)
     b.tensor(OUTPUT, "vector", "f32", 2 * channels)
     more = {"std": True, "min_variance": 1e-12}
     b.op("stats_f32", "op", **{"in": INPUT}, out=OUTPUT, **more)
     mean = tensor(x).mean(dim=0)
     std = ((tensor(x) - mean) ** 2).mean(dim=0).clamp(1e-12).sqrt()
-    check_float(b, x, isa, "stats_f32", torch.cat([mean, std]).numpy())
+    features = x.reshape(frames, width, channels)
+    by_torch = torch.cat([mean, std]).numpy()
+    check_float(b, features[:, 0] if width == 1 else features, isa, "stats_f32", by_torch)
 
 
 @each_isa

@@ -309,18 +309,20 @@ def test_conv_s8_and_dense_s8(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([-128, 5, 127]), st.booleans())
-def test_add_s8(seed: int, zero: int, gated: bool) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from([-128, 5, 127]), st.booleans(), st.booleans())
+def test_add_s8(seed: int, zero: int, gated: bool, relu: bool) -> None:
     rng = np.random.default_rng(seed)
     x, residual = random_s8(rng, 5, 3), random_s8(rng, 5, 3)
     multiplier, gate = random_f32(rng, 3), random_f32(rng, 3)
     factor = random_f32(rng, 1)
-    out = ops.add_s8(x, residual, -128, 127, multiplier, factor, zero, gate if gated else None)
+    chosen = gate if gated else None
+    out = ops.add_s8(x, residual, -128, 127, multiplier, factor, zero, chosen, relu=relu)
     for t, c in np.ndindex(5, 3):
         m = r32(float(multiplier[c]) * float(gate[c])) if gated else float(multiplier[c])
         v = r32((int(x[t, c]) + 128) * m)
         r = r32((int(residual[t, c]) - 127) * float(factor[0]))
-        assert out[t, c] == slow_requantize(r32(v + r), zero)
+        total = max(r32(v + r), 0.0) if relu else r32(v + r)
+        assert out[t, c] == slow_requantize(total, zero)
 
 
 def test_gate_and_multiplier_are_rounded_before_the_activation_comes() -> None:
@@ -331,6 +333,37 @@ def test_gate_and_multiplier_are_rounded_before_the_activation_comes() -> None:
     three, one = np.array([[3]], np.int8), np.array([[1]], np.int8)
     out = ops.add_s8(three, one, 0, 0, factor, residual_factor, 0, gate=factor)
     assert out.tolist() == [[0]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_max_pool_against_loops(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    size, kernel, stride = (
+        tuple(data.draw(st.integers(1, top)) for _ in range(2)) for top in (6, 4, 3)
+    )
+    padding = tuple(data.draw(st.integers(0, k - 1)) for k in kernel)
+    x = random_s8(rng, *size, 3)
+    window = {"stride": stride, "padding": padding}
+    if any(n + 2 * p < k for n, k, p in zip(size, kernel, padding, strict=True)):
+        with pytest.raises(ValueError, match="too few"):
+            ops.max_pool_s8(x, kernel, **window)
+        return
+    out = ops.max_pool_s8(x, kernel, **window)
+    np.testing.assert_array_equal(ops.max_pool_f32(x, kernel, **window), out)
+    for t, w, c in np.ndindex(*out.shape):
+        first = (t * stride[0] - padding[0], w * stride[1] - padding[1])
+        seen = [
+            int(x[i, j, c])
+            for i in range(first[0], first[0] + kernel[0])
+            for j in range(first[1], first[1] + kernel[1])
+            if 0 <= i < size[0] and 0 <= j < size[1]
+        ]
+        assert out[t, w, c] == max(seen)
+    shape = [
+        (n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True)
+    ]
+    assert list(out.shape) == [*shape, 3]
 
 
 @settings(max_examples=40, deadline=None)

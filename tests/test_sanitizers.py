@@ -26,7 +26,7 @@ BUILD = ROOT / "build" / "sanitize"
 # Without those of speech, of large networks and of new interpreters.
 TESTS = (
     "(test_ops and not whole_range) or test_plan or test_small_network or test_other_shapes "
-    "or 3-int8 or 3-mixed or test_many_callers or test_mixed_precision "
+    "or 3-int8 or 3-mixed or test_many_callers or test_mixed_precision or test_int8_bits "
     "or (test_frontend and not torch and not recordings)"
 )
 
@@ -109,7 +109,10 @@ def test_no_sanitizer_reports_anything(package: Path) -> None:
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONPATH": os.pathsep.join(map(str, [package, site["purelib"], site["platlib"]])),
     }
-    files = [f"tests/test_{name}.py" for name in ("ops", "ops_f32", "plan", "network", "frontend")]
+    files = [
+        f"tests/test_{name}.py"
+        for name in ("ops", "ops_f32", "ops_pool", "plan", "network", "resnet", "frontend")
+    ]
     # -S: an editable install would put its own earmark first. -s: reports go to stderr itself.
     options = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-k", TESTS]
     done = subprocess.run(

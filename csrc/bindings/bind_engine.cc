@@ -93,18 +93,19 @@ std::unique_ptr<Engine> make_engine(const py::dict& tensors, const py::list& ops
   return std::make_unique<Engine>(tensor_descs, op_descs, chosen, threads);
 }
 
-// An input of (length, channels), or (length, width, channels) where the plan's input is wider
-// than 1.
+// An input of (length, width, channels), or without one of the two if it is 1.
 Recording recording_of(const Engine& engine, const py::array& array) {
   const Tensor& in = engine.input();
   const bool right_type = in.dtype == DType::kF32 ? py::isinstance<py::array_t<float>>(array)
                                                   : py::isinstance<py::array_t<int8_t>>(array);
   EARMARK_CHECK(right_type && (array.flags() & py::array::c_style), "features must be contiguous ",
                 in.dtype == DType::kF32 ? "float32" : "int8");
-  const bool flat = in.width == 1 && array.ndim() == 2 && array.shape(1) == in.channels;
+  const py::ssize_t values = static_cast<py::ssize_t>(in.width) * in.channels;
+  const bool flat = in.flat() && array.ndim() == 2 && array.shape(1) == values;
   const bool wide =
       array.ndim() == 3 && array.shape(1) == in.width && array.shape(2) == in.channels;
-  EARMARK_CHECK(flat || wide, "features must have shape (frames, ", in.channels, ")");
+  EARMARK_CHECK(flat || wide, "features must have shape (frames, ",
+                in.flat() ? concat(values) : concat(in.width, ", ", in.channels), ")");
   EARMARK_CHECK(array.shape(0) <= kMaxFrames, array.shape(0), " frames are too many");
   return {array.data(), static_cast<int>(array.shape(0))};
 }

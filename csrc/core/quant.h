@@ -45,11 +45,18 @@ EARMARK_FN float clamp(float v, float low, float high) {
   return v < high ? v : high;
 }
 
+// The lower bound of requantize(v, z) on v; with a ReLU before it the two clamps are one.
+EARMARK_FN float requantize_low(int zero_u8, bool relu) {
+  return relu ? 0.0f : static_cast<float>(-zero_u8);
+}
+
 // requantize(v, z) + 128, in 0 .. 255.
-EARMARK_FN uint8_t requantize_u8(float v, int zero_u8) {
-  const float low = static_cast<float>(-zero_u8);
+EARMARK_FN uint8_t requantize_u8(float v, float low, int zero_u8) {
   const float high = static_cast<float>(255 - zero_u8);
   return static_cast<uint8_t>(to_int_even(clamp(v, low, high)) + zero_u8);
+}
+EARMARK_FN uint8_t requantize_u8(float v, int zero_u8) {
+  return requantize_u8(v, requantize_low(zero_u8, false), zero_u8);
 }
 
 // Position of v in a table of `size` entries whose middle is v = 0.

@@ -34,6 +34,7 @@ static void add_s8(const Kernels::AddS8& p, const uint8_t* x, ptrdiff_t x_stride
                    int channels) {
   EARMARK_RAN("add_s8");
   const float* __restrict multiplier = p.multiplier;
+  const float low = requantize_low(p.out_zero_u8, p.relu);
   for (int row = 0; row < n_rows; ++row) {
     const uint8_t* a = x + row * x_stride;
     const uint8_t* b = r + row * r_stride;
@@ -42,13 +43,13 @@ static void add_s8(const Kernels::AddS8& p, const uint8_t* x, ptrdiff_t x_stride
     for (int c = 0; c < channels; ++c) {
       const float v = static_cast<float>(a[c] - p.x_zero_u8) * multiplier[c];
       const float w = static_cast<float>(b[c] - p.r_zero_u8) * p.residual_multiplier;
-      y[c] = requantize_u8(v + w, p.out_zero_u8);
+      y[c] = requantize_u8(v + w, low, p.out_zero_u8);
     }
   }
 }
 
 static void add_f32(const float* x, ptrdiff_t x_stride, const float* gate, const float* r,
-                    ptrdiff_t r_stride, float* out, ptrdiff_t out_stride, int n_rows,
+                    ptrdiff_t r_stride, bool relu, float* out, ptrdiff_t out_stride, int n_rows,
                     int channels) {
   EARMARK_RAN("add_f32");
   for (int row = 0; row < n_rows; ++row) {
@@ -62,7 +63,35 @@ static void add_f32(const float* x, ptrdiff_t x_stride, const float* gate, const
 #pragma GCC ivdep
       for (int c = 0; c < channels; ++c) y[c] = a[c] * gate[c] + b[c];
     }
+    if (!relu) continue;
+    for (int c = 0; c < channels; ++c) y[c] = y[c] > 0.0f ? y[c] : 0.0f;
   }
+}
+
+template <class T>
+static void max_pool(const T* const* rows, int taps, T* out, ptrdiff_t out_stride, int n_rows,
+                     int channels) {
+  for (int r = 0; r < n_rows; ++r, rows += taps) {
+    T* __restrict y = out + r * out_stride;
+    for (int c = 0; c < channels; ++c) y[c] = rows[0][c];
+    for (int k = 1; k < taps; ++k) {
+      const T* __restrict x = rows[k];
+      for (int c = 0; c < channels; ++c) y[c] = x[c] > y[c] ? x[c] : y[c];
+    }
+  }
+}
+
+// u = q + 128 has the order of q.
+static void max_pool_s8(const uint8_t* const* rows, int taps, uint8_t* out, ptrdiff_t out_stride,
+                        int n_rows, int channels) {
+  EARMARK_RAN("max_pool_s8");
+  max_pool(rows, taps, out, out_stride, n_rows, channels);
+}
+
+static void max_pool_f32(const float* const* rows, int taps, float* out, ptrdiff_t out_stride,
+                         int n_rows, int channels) {
+  EARMARK_RAN("max_pool_f32");
+  max_pool(rows, taps, out, out_stride, n_rows, channels);
 }
 
 // Channels in blocks that stay in registers or L1; int32 sums of at most kBlock rows, then int64.

@@ -109,17 +109,25 @@ struct Kernels {
   void (*dequantize_f32)(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride,
                          int n_rows, int channels, const float* multiplier, int zero_u8);
 
-  // out = requantize((x - zx) * multiplier[c] + (r - zr) * residual_multiplier).
+  // v = (x - zx) * multiplier[c] + (r - zr) * residual_multiplier -> ReLU -> requantize.
   struct AddS8 {
     const float* multiplier;
     float residual_multiplier;
     int x_zero_u8, r_zero_u8, out_zero_u8;
+    bool relu;
   };
   void (*add_s8)(const AddS8&, const uint8_t* x, ptrdiff_t x_stride, const uint8_t* r,
                  ptrdiff_t r_stride, uint8_t* out, ptrdiff_t out_stride, int n_rows, int channels);
-  // out = x * gate[c] + r, gate null = 1.
+  // out = x * gate[c] + r -> ReLU, gate null = 1.
   void (*add_f32)(const float* x, ptrdiff_t x_stride, const float* gate, const float* r,
-                  ptrdiff_t r_stride, float* out, ptrdiff_t out_stride, int n_rows, int channels);
+                  ptrdiff_t r_stride, bool relu, float* out, ptrdiff_t out_stride, int n_rows,
+                  int channels);
+
+  // out[r * out_stride + c] = the largest of rows[r * taps + k][c], k < taps; taps >= 1.
+  void (*max_pool_s8)(const uint8_t* const* rows, int taps, uint8_t* out, ptrdiff_t out_stride,
+                      int n_rows, int channels);
+  void (*max_pool_f32)(const float* const* rows, int taps, float* out, ptrdiff_t out_stride,
+                       int n_rows, int channels);
 
   // Adds sum q and sum q*q of the rows to s1 and s2; s2 may be null.
   void (*stats_s8)(const uint8_t* x, ptrdiff_t x_stride, int n_rows, int channels, int64_t* s1,

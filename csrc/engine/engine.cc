@@ -41,6 +41,14 @@ int only_tensor(const Plan& plan, const char* name, Kind kind) {
   return t.id;
 }
 
+// The name says what the output means; all else is the same.
+int output_tensor(const Plan& plan) {
+  const bool embedding = plan.has("embedding"), scores = plan.has("scores");
+  EARMARK_CHECK(embedding || scores, "the plan has no output, 'embedding' or 'scores'");
+  EARMARK_CHECK(!embedding || !scores, "the plan has two outputs, 'embedding' and 'scores'");
+  return only_tensor(plan, embedding ? "embedding" : "scores", Kind::kVector);
+}
+
 }  // namespace
 
 // What one walk needs; reused, so that a call at most as long as an earlier one allocates nothing.
@@ -93,10 +101,10 @@ Engine::Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>
       isa_(isa),
       threads_(threads == 0 ? default_threads() : threads),
       input_(only_tensor(plan_, "input", Kind::kFrames)),
-      output_(only_tensor(plan_, "embedding", Kind::kVector)) {
+      output_(output_tensor(plan_)) {
   EARMARK_CHECK(threads_ >= 1 && threads_ <= kMaxThreads, "threads is ", threads,
                 ", expected 1 to ", kMaxThreads);
-  EARMARK_CHECK(output().dtype == DType::kF32, "the plan's 'embedding' must be f32");
+  EARMARK_CHECK(output().dtype == DType::kF32, "the plan's '", output().name, "' must be f32");
   for (const OpDesc& desc : ops) {
     ops_.push_back(make_op(plan_, desc, isa));
     ops_.back()->index = static_cast<int>(ops_.size()) - 1;
@@ -252,9 +260,10 @@ void Engine::run(const std::vector<Recording>& recordings, float* embeddings) co
 
 int Engine::checked_frames(const FrontEnd& front_end, const Waveform& waveform) const {
   const Tensor& in = input();
-  EARMARK_CHECK(in.dtype == DType::kF32 && in.width == 1 && in.channels == front_end.n_features(),
-                "the front end makes ", front_end.n_features(),
-                " float32 features a frame, which is not the plan's 'input'");
+  EARMARK_CHECK(
+      in.dtype == DType::kF32 && in.flat() && in.width * in.channels == front_end.n_features(),
+      "the front end makes ", front_end.n_features(),
+      " float32 features a frame, which is not the plan's 'input'");
   const int length = front_end.checked_frames(waveform);
   const std::string reason = why_not(length);
   EARMARK_CHECK(reason.empty(), reason);

@@ -18,7 +18,9 @@
 
 namespace earmark {
 
-// One recording's input: length x width x channels of the plan's input tensor, contiguous.
+// One recording's input: length x width x channels of the plan's input tensor, contiguous. A
+// spectrogram's bands are the channels of a one-dimensional network, the width of a two-dimensional
+// one.
 struct Recording {
   const void* data;
   int length;
@@ -59,7 +61,7 @@ class Engine {
   // Bytes of working memory for one recording of that length.
   size_t arena_bytes(int length) const { return scheduler_->make(length, false).arena_bytes; }
 
-  // embeddings: recordings.size() x output().channels float32.
+  // embeddings, or class scores: recordings.size() x output().channels float32.
   void run(const std::vector<Recording>& recordings, float* embeddings) const;
   // From waveforms: waveforms.size() x output().channels float32. Features exist for the recordings
   // at work only. Throws std::invalid_argument, naming the waveform, for one that cannot be run.

@@ -28,6 +28,8 @@ struct TensorDesc {
   std::string over;    // tensor whose memory it may take
 
   int zero_u8() const { return zero_point + 128; }
+  // Whether a row of features, (width * channels), can be read as this tensor's frame.
+  bool flat() const { return width == 1 || channels == 1; }
 };
 
 // An array stored in the model file; the plan keeps it alive only until the ops are built.
@@ -70,6 +72,7 @@ class Plan {
 
   const std::vector<Tensor>& tensors() const { return tensors_; }
   const Tensor& tensor(int id) const { return tensors_[id]; }
+  bool has(const std::string& name) const { return ids_.count(name) != 0; }
   const Tensor& base_of(const Tensor& t) const { return tensors_[t.base]; }
 
   // The tensor called `name`; `role` and `op` are for the error's text.

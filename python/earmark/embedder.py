@@ -15,7 +15,7 @@ from earmark.audio import read_audio
 from earmark.errors import AudioError, FormatError, first_line
 from earmark.frontend import make_front_end
 from earmark.modelfile import JSON_ERRORS, ModelFile
-from earmark.plan import INPUT, OUTPUT, make_engine
+from earmark.plan import INPUT, OUTPUT, SCORES, make_engine
 
 Array = NDArray[Any]
 Embeddings = NDArray[np.float32]
@@ -58,8 +58,10 @@ class Embedder:
             self._engine = make_engine(
                 model.plan, model.decoded_arrays(), isa=chosen_isa, threads=threads or 0
             )
-            self.front_end = make_front_end(model.metadata["front_end"])
             tensors = model.plan["tensors"]
+            if SCORES in tensors:
+                raise ValueError("the model gives class scores, not embeddings")
+            self.front_end = make_front_end(model.metadata["front_end"])
             if tensors[INPUT].get("width", 1) != 1 or tensors[INPUT]["dtype"] != "f32":
                 raise ValueError(f"the tensor {INPUT!r} must be f32 and of width 1")
             self._features = int(tensors[INPUT]["channels"])

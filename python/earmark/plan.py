@@ -13,7 +13,9 @@ from earmark.modelfile import Arrays
 JSON = dict[str, Any]
 
 INPUT = "input"
+# A plan has one output, under one of these names.
 OUTPUT = "embedding"
+SCORES = "scores"
 
 # Far above any network. An array of one element goes for all channels, so that without limits a
 # small file could ask for any amount of memory and time.

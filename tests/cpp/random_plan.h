@@ -49,8 +49,9 @@ struct Frames {
   int channels, width, length;
 };
 
-// Two layers of two convolutions side by side, with a residual or without, then pooling and a dense
-// layer; all in int8 or all in float32. Sizes lie around the tiles' edges.
+// Two layers of two convolutions side by side, with a residual or without, now and then the maximum
+// over windows behind one; then pooling and a dense layer; all in int8 or all in float32. Sizes lie
+// around the tiles' edges.
 class RandomPlan {
  public:
   RandomPlan(uint64_t seed, bool int8) : int8_(int8), random_(seed) {
@@ -62,7 +63,10 @@ class RandomPlan {
     tensor("input", Kind::kFrames, DType::kF32, channels).width = width;
     for (int i = 0; i < channels * width * frames; ++i) samples.push_back(random_.real(1));
     Frames x = int8_ ? quantize(input) : input;
-    for (int layer = 0; layer < 2; ++layer) x = residual_layer(x);
+    for (int layer = 0; layer < 2; ++layer) {
+      x = residual_layer(x);
+      if (random_.one_in(3)) x = max_pool(x);
+    }
     const std::string pooled = x.width == 1 && !random_.one_in(3) ? attentive_pool(x) : stats(x);
     dense(pooled, "embedding", edge(), 1);
   }
@@ -270,11 +274,34 @@ class RandomPlan {
     OpDesc& o = op(suffixed("add"), suffixed("add"), y.name, sum.name);
     o.residual = r.name;
     o.gate = gate;
+    o.integers["relu"] = {random_.below(2)};
     if (int8_) {
       array(o, "multiplier", reals(y.channels, 1, true));
       array(o, "residual_multiplier", reals(1, 1));
     }
     return sum;
+  }
+
+  Geometry pool_axis(int size) {
+    Geometry g = {random_.pick({1, 2, 3}), random_.pick({1, 2}), 1, 0};
+    g.padding = random_.below(g.kernel);
+    if (size + 2 * g.padding < g.kernel) g.padding = g.kernel - 1;
+    return g;
+  }
+
+  Frames max_pool(const Frames& x) {
+    const Geometry time = pool_axis(x.length), width = pool_axis(x.width);
+    const Frames y = {unique("max"), x.channels, width.out(x.width), time.out(x.length)};
+    int zero = 0;
+    for (const TensorDesc& t : tensors) zero = t.name == x.name ? t.zero_point : zero;
+    TensorDesc& t = tensor(y.name, Kind::kFrames, dtype(), y.channels);
+    t.width = y.width;
+    t.zero_point = zero;
+    OpDesc& o = op(suffixed("max_pool"), suffixed("max_pool"), x.name, y.name);
+    o.integers = {{"kernel", {time.kernel, width.kernel}},
+                  {"stride", {time.stride, width.stride}},
+                  {"padding", {time.padding, width.padding}}};
+    return y;
   }
 
   std::string attentive_pool(const Frames& x) {

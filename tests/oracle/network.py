@@ -175,12 +175,31 @@ def _add_s8(net: Network, op: Op) -> Array:
         net.array(op, "residual_multiplier"),
         net.zero_point(op["out"]),
         gate=net.read_f32(op["gate"]) if "gate" in op else None,
+        relu=op.get("relu", False),
     )
 
 
 def _add_f32(net: Network, op: Op) -> Array:
     gate = net.read(op["gate"]) if "gate" in op else None
-    return ops.add_f32(net.read(op["in"]), net.read(op["residual"]), gate)
+    return ops.add_f32(
+        net.read(op["in"]), net.read(op["residual"]), gate, relu=op.get("relu", False)
+    )
+
+
+def _window(op: Op) -> dict[str, Any]:
+    if op.get("pad_mode", "zero") != "zero" or any(n != 1 for n in op.get("dilation", ())):
+        raise ValueError(f"{op['name']}: pooling neither reflects nor dilates")
+    return {key: op[key] for key in ("stride", "padding") if key in op}
+
+
+def _max_pool_s8(net: Network, op: Op) -> Array:
+    if net.zero_point(op["in"]) != net.zero_point(op["out"]):
+        raise ValueError(f"{op['name']}: the zero points differ")
+    return ops.max_pool_s8(net.read(op["in"]), op.get("kernel", (1, 1)), **_window(op))
+
+
+def _max_pool_f32(net: Network, op: Op) -> Array:
+    return ops.max_pool_f32(net.read(op["in"]), op.get("kernel", (1, 1)), **_window(op))
 
 
 def _statistics(op: Op) -> dict[str, Any]:
@@ -254,6 +273,8 @@ RUNNERS: dict[str, Callable[[Network, Op], Array]] = {
     "conv_f32": _conv_f32,
     "add_s8": _add_s8,
     "add_f32": _add_f32,
+    "max_pool_s8": _max_pool_s8,
+    "max_pool_f32": _max_pool_f32,
     "stats_s8": _stats_s8,
     "stats_f32": _stats_f32,
     "dense_s8": _dense_s8,
@@ -267,12 +288,15 @@ def run(plan: Plan, arrays: dict[str, Array], features: Array) -> dict[str, Arra
     """Every op's output, as it was right after that op, keyed by the name of its tensor.
 
     `features` are `(T, C)` or `(T, W, C)` as the plan's input is; so are frames that come back.
+    An input of one channel is also read from `(T, W)`.
     """
     net = Network(plan["tensors"], arrays)
     tensor = plan["tensors"]["input"]
     dtype = np.int8 if tensor["dtype"] == "s8" else np.float32
     width = tensor.get("width", 1)
     shape = (tensor["channels"],) if width == 1 else (width, tensor["channels"])
+    if shape == (width, 1) and features.ndim == 2:
+        features = features[..., None]
     if features.dtype != dtype or features.shape[1:] != shape:
         raise ValueError(
             f"features {features.shape} {features.dtype} do not fit the input {tensor}"

@@ -232,12 +232,53 @@ def add_s8(
     residual_multiplier: Array,
     zero_point: int,
     gate: Array | None = None,
+    *,
+    relu: bool = False,
 ) -> Array:
     """int8 frames + int8 frames -> int8 frames; a gate multiplies the first multiplier."""
     factor = multiplier if gate is None else multiply(multiplier, gate)
     v = multiply(f32(x.astype(np.int64) - x_zero), factor)
     r = multiply(f32(residual.astype(np.int64) - residual_zero), residual_multiplier)
-    return requantize(add(v, r), zero_point)
+    total = add(v, r)
+    return requantize(_relu(total) if relu else total, zero_point)
+
+
+def max_pool(
+    x: Array, kernel: Sequence[int], *, stride: Pair = 1, padding: Pair = 0, lowest: float
+) -> Array:
+    """The largest value of each channel under a window; the padding holds `lowest`.
+
+    From frames `(T, C)` padding in width makes `(T, W, C)`.
+    """
+    frames = x[:, None, :] if x.ndim == 2 else x
+    for axis in (0, 1):
+        if _pair(padding, 0)[axis] >= kernel[axis]:
+            raise ValueError(f"padding {padding} hides the window {kernel}")
+    time, width = (
+        source_index(
+            frames.shape[axis],
+            kernel[axis],
+            _pair(stride, 1)[axis],
+            1,
+            _pair(padding, 0)[axis],
+            "zero",
+        )
+        for axis in (0, 1)
+    )
+    # One more row and column, which the index -1 reads.
+    padded = np.full(
+        (frames.shape[0] + 1, frames.shape[1] + 1, frames.shape[2]), lowest, frames.dtype
+    )
+    padded[:-1, :-1] = frames
+    largest = padded[time[:, None, :, None], width[None, :, None, :]].max(axis=(2, 3))
+    return np.asarray(largest[:, 0] if x.ndim == 2 and len(width) == 1 else largest)
+
+
+def max_pool_s8(x: Array, kernel: Sequence[int], **window: Any) -> Array:
+    """int8 frames -> int8 frames with the same scale and zero point."""
+    if x.dtype != np.int8:
+        raise TypeError(f"expected int8 frames, got {x.dtype}")
+    return max_pool(x, kernel, lowest=-128, **window)
 
 
 def _positions(x: Array) -> Array:
@@ -415,10 +456,16 @@ def _activate(v: Array, gain: Array | None, shift: Array | None, activation: str
     return v
 
 
-def add_f32(x: Array, residual: Array, gate: Array | None = None) -> Array:
+def add_f32(x: Array, residual: Array, gate: Array | None = None, *, relu: bool = False) -> Array:
     """Frames + frames, the first times a gate if there is one."""
     scaled = x.astype(np.float64) * (1.0 if gate is None else gate.astype(np.float64))
-    return np.asarray(scaled + residual.astype(np.float64))
+    total = scaled + residual.astype(np.float64)
+    return np.asarray(np.maximum(total, 0) if relu else total)
+
+
+def max_pool_f32(x: Array, kernel: Sequence[int], **window: Any) -> Array:
+    """Frames -> frames."""
+    return max_pool(x.astype(np.float64), kernel, lowest=-np.inf, **window)
 
 
 def stats_f32(x: Array, *, std: bool = False, min_variance: float = 0.0) -> Array:

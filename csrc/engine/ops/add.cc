@@ -1,5 +1,5 @@
 // add_s8 and add_f32: a residual added to frames, these scaled by constants or by a gate of the
-// recording.
+// recording; then a ReLU, if asked for.
 #include "engine/ops/elementwise.h"
 #include "engine/ops/ops.h"
 
@@ -23,6 +23,7 @@ class Add : public Op {
       gate_ = &args.tensor("gate", desc.gate, Kind::kVector, DType::kF32, in_->channels);
       vectors_in = {gate_};
     }
+    relu_ = args.flag("relu");
   }
 
  protected:
@@ -45,6 +46,7 @@ class Add : public Op {
   const Tensor* in_;
   const Tensor* residual_;
   const Tensor* gate_ = nullptr;
+  bool relu_;
 };
 
 class AddS8 final : public Add {
@@ -63,8 +65,8 @@ class AddS8 final : public Add {
       for (int c = 0; c < in_->channels; ++c) gated[c] = multiplier[c] * gate_values[c];
       multiplier = gated;
     }
-    const Kernels::AddS8 params = {multiplier, residual_multiplier_[0], in_->zero_u8(),
-                                   residual_->zero_u8(), out->zero_u8()};
+    const Kernels::AddS8 params = {multiplier,           residual_multiplier_[0], in_->zero_u8(),
+                                   residual_->zero_u8(), out->zero_u8(),          relu_};
     for_rows<uint8_t>(walk, range,
                       [&](const uint8_t* x, ptrdiff_t x_stride, const uint8_t* r,
                           ptrdiff_t r_stride, uint8_t* y, ptrdiff_t y_stride, int rows) {
@@ -86,8 +88,8 @@ class AddF32 final : public Add {
     for_rows<float>(walk, range,
                     [&](const float* x, ptrdiff_t x_stride, const float* r, ptrdiff_t r_stride,
                         float* y, ptrdiff_t y_stride, int rows) {
-                      walk.kernels->add_f32(x, x_stride, gate_values, r, r_stride, y, y_stride,
-                                            rows, in_->channels);
+                      walk.kernels->add_f32(x, x_stride, gate_values, r, r_stride, relu_, y,
+                                            y_stride, rows, in_->channels);
                     });
   }
 };

@@ -1,42 +1,21 @@
 // conv_s8 and conv_f32: convolution -> ReLU -> affine -> int8, a table, or float32.
 #include "engine/ops/conv_driver.h"
 #include "engine/ops/ops.h"
+#include "engine/ops/windowed.h"
 
 namespace earmark {
 namespace {
 
-// What both dtypes share: geometry, inputs, per-channel arrays.
-class Conv : public Op {
+// What both dtypes share: inputs and per-channel arrays.
+class Conv : public Windowed {
  public:
-  Conv(const OpArgs& args, const OpDesc& desc, DType dtype) : Op(desc) {
-    in_ = &args.in(Kind::kFrames, dtype);
-    out = &args.out(Kind::kFrames, dtype);
-    frames_in = {in_};
-    args.check(!in_->overlaps(*out), "'", out->name,
-               "' would overwrite what is still to be read of '", in_->name, "'");
-    shape_ = args.conv_shape(*in_, *out);
+  Conv(const OpArgs& args, const OpDesc& desc, DType dtype) : Windowed(args, desc, dtype) {
     if (!desc.bias.empty()) {
       bias_ = &args.tensor("bias", desc.bias, Kind::kVector, DType::kF32, shape_.c_out);
       vectors_in = {bias_};
     }
     epilogue_ = args.epilogue(shape_.c_out, dtype);
     relu_ = args.flag("relu");
-  }
-
-  int length_out(int length_in) const override {
-    return shape_.size_out(shape_.time, length_in, "frames");
-  }
-
-  Range reads(Range range, int length_in) const override {
-    const Axis& axis = shape_.time;
-    int begin = range.begin * axis.stride - axis.padding;
-    int end = (range.end - 1) * axis.stride + axis.reach() - axis.padding + 1;
-    if (shape_.pad_mode == PadMode::kReflect) {
-      const int first = begin;
-      if (end > length_in) begin = std::min(begin, 2 * (length_in - 1) - (end - 1));
-      if (first < 0) end = std::max(end, 1 - first);
-    }
-    return {std::max(begin, 0), std::min(end, length_in)};
   }
 
   int64_t weights() const override { return shape_.weights(); }
@@ -52,8 +31,6 @@ class Conv : public Op {
     return bias_ == nullptr ? epilogue_.offset.data() : walk[*bias_].vector<float>();
   }
 
-  ConvShape shape_;
-  const Tensor* in_;
   const Tensor* bias_ = nullptr;
   Epilogue epilogue_;
   bool relu_;

@@ -13,6 +13,8 @@ std::unique_ptr<Op> make_op(const Plan& plan, const OpDesc& desc, Isa isa) {
       {"conv_f32", make_conv_f32},
       {"add_s8", make_add_s8},
       {"add_f32", make_add_f32},
+      {"max_pool_s8", make_max_pool_s8},
+      {"max_pool_f32", make_max_pool_f32},
       {"stats_s8", make_stats_s8},
       {"stats_f32", make_stats_f32},
       {"dense_s8", make_dense_s8},

@@ -16,6 +16,8 @@ OpPtr make_conv_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_conv_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_add_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_add_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
+OpPtr make_max_pool_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
+OpPtr make_max_pool_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_stats_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_stats_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_dense_s8(const OpArgs& args, const OpDesc& desc, Isa isa);

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.lowering.arrays import batchnorm, stored_f32
 from earmark.modelfile import Arrays
 from earmark.nn.config import EcapaConfig
 from earmark.plan import INPUT, OUTPUT, PlanBuilder
 
 Array = NDArray[Any]
 
-_BATCHNORM_EPS = 1e-5
 _MIN_VARIANCE = 1e-12
 _CONCATENATED = "blocks"
 
@@ -186,7 +186,7 @@ class _Lowering:
             {
                 "weight": self._get("asp.conv.conv.weight")[:, :, 0],
                 "epilogue": self._get("asp.conv.conv.bias")[None],
-                **{role: _f32(array) for role, array in self.softmax_arrays.items()},
+                **{role: stored_f32(array) for role, array in self.softmax_arrays.items()},
             },
             **{"in": hidden},
             values=frames,
@@ -201,7 +201,7 @@ class _Lowering:
         b.op(
             "dense_f32",
             "fc",
-            {"weight": _f32(weight * gain), "epilogue": _f32(offset)[None]},
+            {"weight": stored_f32(weight * gain), "epilogue": stored_f32(offset)[None]},
             **{"in": pooled},
             out=OUTPUT,
         )
@@ -247,10 +247,8 @@ class _Lowering:
 
     def _batchnorm(self, name: str) -> tuple[Array, Array]:
         """Gain and shift of a BatchNorm in evaluation."""
-        variance = self._get(f"{name}.running_var").astype(np.float64)
-        gain = self._get(f"{name}.weight") / np.sqrt(variance + _BATCHNORM_EPS)
-        shift = self._get(f"{name}.bias") - self._get(f"{name}.running_mean") * gain
-        return _f32(gain), _f32(shift)
+        gain, shift = batchnorm(self.state, name)
+        return stored_f32(gain), stored_f32(shift)
 
     def _get(self, key: str) -> Array:
         return np.asarray(self.state[key], dtype=np.float32)
@@ -259,10 +257,3 @@ class _Lowering:
 def _time_kernel(weight: Array) -> Array:
     """(out, in, time) -> (out, time, width 1, in)."""
     return np.ascontiguousarray(weight.transpose(0, 2, 1)[:, :, None, :])
-
-
-def _f32(values: Array) -> Array:
-    """float32, subnormals as 0: files hold none."""
-    out = values.astype(np.float32)
-    out[np.abs(out) < np.finfo(np.float32).tiny] = 0.0
-    return out

@@ -9,12 +9,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from earmark.nn.config import EcapaConfig
+from earmark.nn.config import EcapaConfig, SoundResNetConfig
 from earmark.nn.piecewise import PiecewiseLinear
 
 if TYPE_CHECKING:
     from earmark.nn.ecapa import EcapaTdnn
     from earmark.nn.replace import replace_softmax
+    from earmark.nn.resnet import SoundResNet
     from earmark.nn.softmax import LookupTableSoftmax, PiecewiseLinearSoftmax
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "LookupTableSoftmax",
     "PiecewiseLinear",
     "PiecewiseLinearSoftmax",
+    "SoundResNet",
+    "SoundResNetConfig",
     "replace_softmax",
 ]
 
@@ -30,6 +33,7 @@ _LAZY = {
     "EcapaTdnn": "earmark.nn.ecapa",
     "LookupTableSoftmax": "earmark.nn.softmax",
     "PiecewiseLinearSoftmax": "earmark.nn.softmax",
+    "SoundResNet": "earmark.nn.resnet",
     "replace_softmax": "earmark.nn.replace",
 }
 

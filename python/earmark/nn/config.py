@@ -1,12 +1,12 @@
-"""The numbers that fix the shape of an ECAPA-TDNN. Without torch."""
+"""The numbers that fix the shape of a network. Without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-__all__ = ["EcapaConfig"]
+__all__ = ["EcapaConfig", "SoundResNetConfig"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,29 @@ class EcapaConfig:
         """The fields as plain values for JSON."""
         fields = asdict(self)
         return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
+
+
+@dataclass(frozen=True)
+class SoundResNetConfig:
+    """Shape of a ResNet with bottlenecks (He et al., arXiv:1512.03385) on spectrograms; blocks and
+    width are ResNet-50's by default.
+
+    ``blocks`` has one entry a stage, each of twice the width and half the size of the one before
+    it. ``width`` is the channels of the first layer, and inside the bottlenecks of the first stage.
+    Raises ValueError for numbers that fit no network.
+    """
+
+    classes: int
+    n_mels: int = 64
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64
+
+    # A bottleneck's outputs, as a multiple of its width.
+    expansion: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        for name in ("classes", "n_mels", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if len(self.blocks) < 1 or min(self.blocks) < 1:
+            raise ValueError(f"blocks must be positive, one for each stage, got {self.blocks}")

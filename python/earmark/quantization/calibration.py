@@ -66,7 +66,7 @@ def calibrate(
 ) -> Calibration:
     """Observe every tensor of a float32 plan.
 
-    features: one (frames, channels) float32 array a recording, in a fixed order. observer: a key of
+    features: one (frames, bands) float32 array a recording, in a fixed order. observer: a key of
     ``OBSERVERS``. layers: names of those whose inputs' covariance is wanted as well. Raises
     ValueError for an unknown observer or when there is no recording.
     """

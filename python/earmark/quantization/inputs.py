@@ -66,7 +66,8 @@ def layer_inputs(
     are in the order of the weight's axes behind the first. Names of frames are views of memory that
     ops overwrite, so the memory is played back.
     """
-    memory: dict[str, Array] = {INPUT: features}
+    is_image = network.tensors[INPUT].get("width", 1) > 1
+    memory: dict[str, Array] = {INPUT: features[..., None] if is_image else features}
     for op in network.ops:
         if op["name"] in layers:
             weight = network.arrays_of(op)["weight"]

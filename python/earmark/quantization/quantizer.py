@@ -185,6 +185,7 @@ class _Quantizer:
         scale, zero = (channels.copy() for channels in self._channels(name))
         copy = self._new(f"{op['name']}.{role}.f32", "f32", desc)
         base = self._declare(base_of(self.source.plan, name))
+        shape: JSON = {"width": desc["width"]} if "width" in desc else {}
         # One conversion for each run of channels with the same zero point.
         borders = [0, *(np.flatnonzero(np.diff(zero)) + 1).tolist(), len(zero)]
         for begin, end in pairwise(borders):
@@ -197,9 +198,10 @@ class _Quantizer:
                 offset=desc.get("offset", 0) + begin,
                 scale=float(scale[begin]),
                 zero_point=int(zero[begin]),
+                **shape,
             )
             part = self.builder.tensor(
-                f"{copy}.part.{begin}", "frames", "f32", end - begin, of=copy, offset=begin
+                f"{copy}.part.{begin}", "frames", "f32", end - begin, of=copy, offset=begin, **shape
             )
             self.builder.op(
                 "dequantize_f32",
@@ -323,6 +325,17 @@ class _Quantizer:
         changed = {"in": x.name, "residual": residual.name, "out": out}
         self.builder.op("add_s8", op["name"], _stored(stored), **{**_attributes(op), **changed})
 
+    def _max_pool_s8(self, op: JSON) -> None:
+        """Values are picked, not computed: channels keep their scale and zero point."""
+        x = self._read_s8(op, "in")
+        out = self._declare(op["out"])
+        source = self.builder.tensors[x.name]
+        self.builder.tensors[out] |= {key: source[key] for key in ("scale", "zero_point")}
+        scale, zero = self._channels(out)
+        scale[:] = x.scale
+        zero[:] = x.zero
+        self.builder.op("max_pool_s8", op["name"], **{**_attributes(op), "in": x.name})
+
     def _stats_s8(self, op: JSON) -> None:
         x = self._read_s8(op, "in")
         self._declare(op["out"])
@@ -384,6 +397,9 @@ class _Quantizer:
         if "gate" in op:
             self._declare(op["gate"])
         self._emit_f32(op, ("in", "residual"))
+
+    def _max_pool_f32(self, op: JSON) -> None:
+        self._emit_f32(op, ("in",))
 
     def _stats_f32(self, op: JSON) -> None:
         self._emit_f32(op, ("in",))
