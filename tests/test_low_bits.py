@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 import earmark
@@ -27,6 +26,7 @@ from networks import (
     random_resnet,
     random_state,
     resnet_plan,
+    torch_network,
 )
 from oracle.network import run
 from paths import CHECKPOINT, SHARED_DATA, dev_recordings, needs_data
@@ -36,10 +36,7 @@ Array = NDArray[Any]
 
 @pytest.fixture(scope="module")
 def network() -> EcapaTdnn:
-    net = EcapaTdnn(SMALL, SpeechBrainFbank(SMALL.n_mels), "speechbrain")
-    state = {key: torch.from_numpy(array) for key, array in random_state(SMALL).items()}
-    net.load_state_dict(state, strict=False)
-    return net.eval()
+    return torch_network(SMALL, random_state(SMALL))
 
 
 @pytest.fixture(scope="module")

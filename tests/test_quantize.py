@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 import earmark
 from earmark import AudioError, modelfile
 from earmark.audio import read_audio
-from earmark.frontend import SpeechBrainFbank
 from earmark.metrics import cosine_score
 from earmark.nn import EcapaTdnn
 from earmark.quantization.observers import (
@@ -30,7 +29,7 @@ from earmark.quantization.observers import (
 from earmark.quantization.quantizer import Quantization
 from earmark.quantization.weights import quantize_weights
 from earmark.quantized import QuantizedEcapa
-from networks import SMALL, random_features, random_state
+from networks import SMALL, random_features, random_state, torch_network
 from paths import CHECKPOINT, SHARED_DATA, dev_recordings, needs_data
 
 Array = NDArray[Any]
@@ -39,10 +38,7 @@ Array = NDArray[Any]
 @pytest.fixture(scope="module")
 def network() -> EcapaTdnn:
     """A small network with random weights."""
-    net = EcapaTdnn(SMALL, SpeechBrainFbank(SMALL.n_mels), "speechbrain")
-    state = {key: torch.from_numpy(array) for key, array in random_state(SMALL).items()}
-    net.load_state_dict(state, strict=False)
-    return net.eval()
+    return torch_network(SMALL, random_state(SMALL))
 
 
 @pytest.fixture(scope="module")

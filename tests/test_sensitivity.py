@@ -8,28 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 import earmark
 from earmark.cli import main
-from earmark.frontend import SpeechBrainFbank
 from earmark.metrics import cosine_score, eer, min_dcf
 from earmark.nn import EcapaTdnn
 from earmark.sensitivity import Measured, blocks, sensitivity, signal_to_noise_db
 from earmark.trials import Trials, read_trials
-from networks import SMALL, random_state
+from networks import SMALL, random_state, torch_network
 
 Array = NDArray[Any]
 
 
 @pytest.fixture(scope="module")
 def network() -> EcapaTdnn:
-    net = EcapaTdnn(SMALL, SpeechBrainFbank(SMALL.n_mels), "speechbrain")
-    state = {key: torch.from_numpy(array) for key, array in random_state(SMALL).items()}
-    net.load_state_dict(state, strict=False)
-    return net.eval()
+    return torch_network(SMALL, random_state(SMALL))
 
 
 @pytest.fixture(scope="module")

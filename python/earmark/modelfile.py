@@ -20,7 +20,8 @@ from earmark.storage import decode_arrays
 
 FORMAT_VERSION = 1
 _NO_DIGEST = "0" * 64
-_DTYPES = {"int8", "float32", "uint8", "float16"}
+_DTYPES = ("int8", "float32")
+_CODED_DTYPES = ("uint8", "float16")
 # A name that JSON writes in one way only: no bit of the header can change unnoticed.
 _TENSOR_NAME = re.compile(r"[!#-\[\]-~]+")
 _STATISTICS = ("min", "max", "mean", "std")
@@ -127,11 +128,16 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
         refuse(f"format {_quoted(version)} is not supported, expected {FORMAT_VERSION}")
     if canonical != stored["earmark"]:
         refuse("the metadata is not in canonical form")
+    storage = metadata.get("storage", {})
+    if not isinstance(storage, dict):
+        refuse("the metadata's 'storage' is not an object")
     for name, array in arrays.items():
         if not _TENSOR_NAME.fullmatch(name):
             refuse(f"tensor {_quoted(name)} has a name of other characters than are allowed")
-        if array.dtype.name not in _DTYPES:
-            refuse(f"tensor {_quoted(name)} is {array.dtype.name}, which no file has")
+        allowed = _CODED_DTYPES if name in storage else _DTYPES
+        if array.dtype.name not in allowed:
+            words = " or ".join(allowed)
+            refuse(f"tensor {_quoted(name)} is {array.dtype.name}, expected {words}")
     expected = metadata.pop("sha256", None)
     actual = digest(metadata, arrays)
     if expected != actual:

@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,25 +137,42 @@ class _Jobs:
 
     def run(self, processes: int) -> Iterator[str]:
         """Measure what is missing; yields each unit when it is there."""
-        files = {unit: self._model(unit) for unit in self._choices}
-        missing = [unit for unit in self._choices if not self._load(unit, files[unit])]
-        for unit in self.results:
-            yield unit
-        if not missing:
-            return
+        pool: ProcessPoolExecutor | None = None
+        pending: dict[Future[Measured], tuple[str, Path]] = {}
+        try:
+            for unit in self._choices:
+                model = self._model(unit)
+                if self._load(unit, model):
+                    model.unlink()
+                    yield unit
+                    continue
+                pool = pool or self._pool(processes)
+                pending[pool.submit(_measure, unit, str(model))] = (unit, model)
+                # As many model files as are worked on, and the next.
+                while len(pending) > processes:
+                    yield from self._finished(pending)
+            while pending:
+                yield from self._finished(pending)
+        finally:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+
+    def _pool(self, processes: int) -> ProcessPoolExecutor:
         # Every process compares with the float32 network's embeddings.
-        reference = _embed(files[BASELINE], self._features)
-        shared = (reference, self._features, self._trials)
+        baseline = self._model(BASELINE)
+        shared = (_embed(baseline, self._features), self._features, self._trials)
         # Not forked: threads of torch are not.
-        with ProcessPoolExecutor(
-            processes, multiprocessing.get_context("spawn"), _share, (shared,)
-        ) as pool:
-            futures = {pool.submit(_measure, unit, str(files[unit])): unit for unit in missing}
-            for future in as_completed(futures):
-                unit = futures[future]
-                self.results[unit] = future.result()
-                self._keep(unit, files[unit])
-                yield unit
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(processes, context, _share, (shared,))
+
+    def _finished(self, pending: dict[Future[Measured], tuple[str, Path]]) -> Iterator[str]:
+        done, _ = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            unit, model = pending.pop(future)
+            self.results[unit] = future.result()
+            self._keep(unit, model)
+            model.unlink()
+            yield unit
 
     def _model(self, unit: str) -> Path:
         path = self._scratch / f"{unit}.earmark"

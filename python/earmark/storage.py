@@ -61,25 +61,17 @@ def encode_arrays(
     return stored, storage
 
 
-def decode_arrays(stored: Mapping[str, Array], storage: Any) -> dict[str, Array]:
+def decode_arrays(stored: Mapping[str, Array], storage: Mapping[str, Any]) -> dict[str, Array]:
     """The arrays to compute with. Raises ValueError for a storage that does not fit them."""
-    if not isinstance(storage, dict):
-        raise ValueError("the metadata's 'storage' is not an object")
     if missing := sorted(set(storage) - set(stored)):
         raise ValueError(f"array {missing[0]!r} is not there")
     arrays = {}
     for name, array in stored.items():
         try:
-            arrays[name] = _decode(array, storage[name]) if name in storage else _plain(array)
+            arrays[name] = _decode(array, storage[name]) if name in storage else array
         except ValueError as error:
             raise ValueError(f"array {name!r}: {error}") from error
     return arrays
-
-
-def _plain(array: Array) -> Array:
-    if array.dtype not in (np.int8, np.float32):
-        raise ValueError(f"is {array.dtype.name}, expected int8 or float32")
-    return array
 
 
 def _decode(stored: Array, coding: Any) -> Array:

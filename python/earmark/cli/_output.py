@@ -46,8 +46,13 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_family(parser: argparse.ArgumentParser) -> None:
-    """Add ``--family`` for a command that reads a checkpoint."""
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add ``CKPT`` and ``--family``."""
+    parser.add_argument(
+        "checkpoint",
+        metavar="CKPT",
+        help="state dict, safetensors file or a toolkit's model folder",
+    )
     parser.add_argument(
         "--family",
         metavar="F",

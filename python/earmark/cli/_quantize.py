@@ -17,8 +17,8 @@ from earmark.cli._eval import (
 )
 from earmark.cli._output import (
     CommandError,
+    add_checkpoint,
     add_command,
-    add_family,
     atomic_output,
     print_result,
     progress_callback,
@@ -40,12 +40,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "Quantize a checkpoint and write a model file. With --trials, the error rates before and "
         "after, and the threshold of the equal error rate, are stored in it.",
     )
-    parser.add_argument(
-        "checkpoint",
-        metavar="CKPT",
-        help="state dict, safetensors file or a toolkit's model folder",
-    )
-    add_family(parser)
+    add_checkpoint(parser)
     parser.add_argument(
         "--calibrate",
         metavar="DIR|LIST",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from earmark.cli._eval import add_trials, read_both_classes
 from earmark.cli._output import (
     CommandError,
+    add_checkpoint,
     add_command,
-    add_family,
     positive_int,
     print_result,
     progress_callback,
@@ -32,12 +32,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "Quantize each layer alone and measure what that costs: error rates, distance to float32, "
         "size and latency. An interrupted run goes on where the results' folder is given.",
     )
-    parser.add_argument(
-        "checkpoint",
-        metavar="CKPT",
-        help="state dict, safetensors file or a toolkit's model folder",
-    )
-    add_family(parser)
+    add_checkpoint(parser)
     parser.add_argument(
         "--calibrate", metavar="DIR|LIST", help="recordings that set the ranges (float16: none)"
     )

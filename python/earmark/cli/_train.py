@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from earmark.cli._eval import add_trials, error_rates, read_both_classes, trial_scores
 from earmark.cli._output import (
     CommandError,
+    add_checkpoint,
     add_command,
-    add_family,
     positive_int,
     print_result,
     progress_callback,
@@ -71,12 +71,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "Train on from a checkpoint, on any speakers. The same command goes on where a run was "
         "interrupted.",
     )
-    finetune.add_argument(
-        "checkpoint",
-        metavar="CKPT",
-        help="state dict, safetensors file or a toolkit's model folder",
-    )
-    add_family(finetune)
+    add_checkpoint(finetune)
     _add_data(finetune)
     _add_recipe(finetune, epochs=10, learning_rate=1e-4)
     softmax = finetune.add_argument_group("softmax of the pooling")
