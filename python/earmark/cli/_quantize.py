@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     result = {
         "output": args.output,
         "scheme": info["scheme"],
-        "calibration_recordings": len(recordings),
+        "calibration_recordings": (info["calibration"] or {}).get("recordings", 0),
         "parameters": info["parameters"],
         "file_bytes": info["file_bytes"],
         "size_fraction": info["size_fraction"],

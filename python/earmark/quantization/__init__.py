@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from earmark.nn.ecapa import EcapaTdnn
     from earmark.quantized import QuantizedEcapa
 
-__all__ = ["LoweredNetwork", "quantize"]
+__all__ = ["LoweredNetwork", "features_of", "quantize"]
 
 Array = NDArray[Any]
 
@@ -56,12 +56,8 @@ def quantize(
         raise ValueError(f"unknown rounding {rounding!r}: known are {', '.join(_ROUNDINGS)}")
     lowered = LoweredNetwork(net)
     chosen = lowered.precisions(scheme, precision or {})
-    if any(precision.is_integer for precision in chosen.values()):
-        compensated = [
-            name
-            for name in lowered.layers
-            if chosen[name].weight_bits < 8 and rounding == "compensated"
-        ]
+    if lowered.needs_calibration(chosen):
+        compensated = lowered.below_8_bits(chosen) if rounding == "compensated" else []
         lowered.calibrate(list(calibration), observer, compensated, progress)
     return lowered.quantize(scheme, chosen)
 
@@ -96,7 +92,7 @@ class LoweredNetwork:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Observe all tensors, and the inputs' covariance of the layers to be compensated."""
-        features = _features(self.net, items, progress)
+        features = features_of(self.net, items, progress)
         self.seen = calibrate(self.plan, features, observer, compensated)
 
     def precisions(self, scheme: str, precision: Mapping[str, str]) -> dict[str, Precision]:
@@ -106,12 +102,19 @@ class LoweredNetwork:
             raise ValueError(f"scheme {scheme!r} is not supported yet: known are {known}")
         return _precisions(self.plan, {_ALL: scheme, **precision})
 
+    def needs_calibration(self, chosen: Mapping[str, Precision]) -> bool:
+        """Whether an op is integer."""
+        return any(precision.is_integer for precision in chosen.values())
+
+    def below_8_bits(self, chosen: Mapping[str, Precision]) -> list[str]:
+        """The layers whose weights get fewer bits."""
+        return [name for name in self.layers if chosen[name].weight_bits < 8]
+
     def quantize(self, scheme: str, chosen: Mapping[str, Precision]) -> QuantizedEcapa:
         """The network with these precisions; integer ones need a calibration before."""
         from earmark.quantized import QuantizedEcapa
 
-        integer = any(precision.is_integer for precision in chosen.values())
-        seen = self.seen if integer else None
+        seen = self.seen if self.needs_calibration(chosen) else None
         lowered = self.plan if seen is None else quantize_plan(self.plan, seen, chosen)
         net = self.net
         metadata = {
@@ -169,9 +172,13 @@ def _encoders(
     return encoders
 
 
-def _features(
-    net: EcapaTdnn, items: list[Any], progress: Callable[[int, int], None] | None
-) -> Iterator[Any]:
+def features_of(
+    net: EcapaTdnn, items: Sequence[Any], progress: Callable[[int, int], None] | None = None
+) -> Iterator[Array]:
+    """The front end's features (frames, bands) of recordings, waveforms or paths.
+
+    progress: called with (done, total). Raises AudioError for one that cannot be used.
+    """
     from earmark.audio import read_audio
 
     rate = net.front_end.sample_rate_hz
