@@ -80,6 +80,11 @@ def dequantize_f32(q: Array, multiplier: Array, zero_point: int) -> Array:
     return multiply(f32(q.astype(np.int64) - zero_point), multiplier)
 
 
+def affine_f32(x: Array, multiplier: Array, offset: Array) -> Array:
+    """Float32 vector -> float32 vector."""
+    return add(multiply(x, multiplier), offset)
+
+
 def find_quantization(x: Array) -> Array:
     """Scale, its inverse and the zero point that cover all of a float32 tensor and 0."""
     values = _f32_only(x)
