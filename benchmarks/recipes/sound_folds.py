@@ -18,7 +18,7 @@ from earmark.clips import read_clips
 from earmark.nn import SoundResNet, SoundResNetConfig
 from earmark.training import Corpus, SoundTrainingConfig, Utterance, train_sounds
 
-EPOCHS, LEARNING_RATE = 44, 1.5e-3
+EPOCHS, LEARNING_RATE = 28, 1.5e-3
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ def _openvino_session(models: Path, threads: int, *, file: str) -> Session:
 def _earmark_session(models: Path, threads: int, *, file: str) -> Session:
     import earmark
 
-    model = earmark.load(models / file, threads=threads)
+    model = earmark.Embedder(models / file, threads=threads)
     features = list(load_features(models))
     info = model.info()
     details: dict[str, str | int] = {"isa": info["isa"], "threads": info["threads"]}

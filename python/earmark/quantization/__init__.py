@@ -18,8 +18,8 @@ from earmark.quantization.quantizer import quantize_plan
 from earmark.storage import encode_arrays, encode_bits, encode_float16
 
 if TYPE_CHECKING:
-    from earmark.nn.ecapa import EcapaTdnn
-    from earmark.quantized import QuantizedEcapa
+    from earmark.nn import EcapaTdnn, SoundResNet
+    from earmark.quantized import QuantizedEcapa, QuantizedSoundResNet
 
 __all__ = ["LoweredNetwork", "quantize"]
 
@@ -31,24 +31,25 @@ _ALL = "all"
 
 
 def quantize(
-    net: EcapaTdnn,
+    net: EcapaTdnn | SoundResNet,
     calibration: Iterable[Any] = (),
     scheme: str = "int8",
     precision: Mapping[str, str] | None = None,
     observer: str = "minmax",
     rounding: str = "compensated",
     progress: Callable[[int, int], None] | None = None,
-) -> QuantizedEcapa:
+) -> QuantizedEcapa | QuantizedSoundResNet:
     """Quantize a network; the result is called as the network is, and saved with ``save(path)``.
 
     net: as ``load_checkpoint`` returns it. calibration: waveforms at the network's sample rate or
-    paths (each as ``Embedder.embed`` takes it); the range of every activation is set by what they
-    show. Only integer layers need them. scheme: "int8", "float16" or "fp32". precision: layers with
-    another precision than the scheme's, by name, leading part of a name or "all", such as ``{"all":
-    "int4", "blocks.2": "fp32"}``: "int8", "int4", "int3", "int2" (8-bit activations and weights of
-    so many bits), "float16" (weights so stored, computed in float32) or "fp32". observer: "minmax"
-    or "percentile". rounding: of weights below 8 bits, "compensated" (GPTQ: by the covariance of
-    each layer's inputs) or "nearest". progress: called with (done, total) recordings.
+    paths (each as ``Embedder.embed`` takes it); a sound network sees their windows. The range of
+    every activation is set by what they show. Only integer layers need them. scheme: "int8",
+    "float16" or "fp32". precision: layers with another precision than the scheme's, by name,
+    leading part of a name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8",
+    "int4", "int3", "int2" (8-bit activations and weights of so many bits), "float16" (weights so
+    stored, computed in float32) or "fp32". observer: "minmax" or "percentile". rounding: of weights
+    below 8 bits, "compensated" (GPTQ: by the covariance of each layer's inputs) or "nearest".
+    progress: called with (done, total) recordings.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
@@ -69,13 +70,12 @@ def quantize(
 class LoweredNetwork:
     """The float32 plan of a network, and what calibration saw: quantized in any number of ways."""
 
-    def __init__(self, net: EcapaTdnn) -> None:
-        from earmark.lowering.ecapa import lower_ecapa
-        from earmark.lowering.softmax import lower_softmax
+    def __init__(self, net: EcapaTdnn | SoundResNet) -> None:
+        from earmark.lowering import lower
 
         state = {key: tensor.detach().cpu().numpy() for key, tensor in net.state_dict().items()}
         self.net = net
-        self.plan = lower_ecapa(net.config, state, lower_softmax(net.asp.softmax))
+        self.plan = lower(net, state)
         self.seen: Calibration | None = None
         self._parameters = sum(
             array.size
@@ -106,9 +106,11 @@ class LoweredNetwork:
             raise ValueError(f"scheme {scheme!r} is not supported yet: known are {known}")
         return _precisions(self.plan, {_ALL: scheme, **precision})
 
-    def quantize(self, scheme: str, chosen: Mapping[str, Precision]) -> QuantizedEcapa:
+    def quantize(
+        self, scheme: str, chosen: Mapping[str, Precision]
+    ) -> QuantizedEcapa | QuantizedSoundResNet:
         """The network with these precisions; integer ones need a calibration before."""
-        from earmark.quantized import QuantizedEcapa
+        from earmark.quantized import quantized
 
         integer = any(precision.is_integer for precision in chosen.values())
         seen = self.seen if integer else None
@@ -122,6 +124,7 @@ class LoweredNetwork:
             "config": asdict(net.config),
             "parameters": self._parameters,
             "threshold": None,
+            **net.description(),
             "measured": {},
             "plan": lowered.plan,
             "layers": _layers(self.plan, lowered, chosen, seen),
@@ -130,7 +133,7 @@ class LoweredNetwork:
         stored, storage = encode_arrays(lowered.arrays, _encoders(self.plan, chosen))
         if storage:
             metadata["storage"] = storage
-        return QuantizedEcapa(ModelFile(metadata, stored))
+        return quantized(ModelFile(metadata, stored))
 
 
 def _precisions(network: PlanBuilder, precision: Mapping[str, str]) -> dict[str, Precision]:
@@ -170,7 +173,7 @@ def _encoders(
 
 
 def _features(
-    net: EcapaTdnn, items: list[Any], progress: Callable[[int, int], None] | None
+    net: EcapaTdnn | SoundResNet, items: list[Any], progress: Callable[[int, int], None] | None
 ) -> Iterator[Any]:
     from earmark.audio import read_audio
 
@@ -180,7 +183,8 @@ def _features(
         audio = read_audio(
             item, rate, target_rate=rate, min_samples=min_samples, name=f"recording {done - 1}"
         )
-        yield net.front_end(audio.samples)
+        for piece in net.pieces(audio.samples):
+            yield net.front_end(piece)
         if progress is not None:
             progress(done, len(items))
 
