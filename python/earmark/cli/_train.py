@@ -16,6 +16,7 @@ from earmark.cli._output import (
     positive_int,
     print_result,
     progress_callback,
+    speaker_network,
 )
 
 if TYPE_CHECKING:
@@ -121,10 +122,9 @@ def run(args: argparse.Namespace) -> int:
 def run_finetune(args: argparse.Namespace) -> int:
     """Train a checkpoint's network further."""
     _share_cores()
-    from earmark.families import load_checkpoint
 
     layer = _softmax(args)
-    return _train(args, load_checkpoint(args.checkpoint, args.family), True, layer)
+    return _train(args, speaker_network(args), True, layer)
 
 
 def _softmax(args: argparse.Namespace) -> ApproximateSoftmax | None:
