@@ -130,12 +130,22 @@ class LoweredNetwork:
         self, scheme: str, chosen: Mapping[str, Precision]
     ) -> QuantizedEcapa | QuantizedSoundResNet:
         """The network with these precisions; integer ones need a calibration before."""
+        return self.model(scheme, chosen, self.quantized_plan(scheme, chosen))
+
+    def quantized_plan(self, scheme: str, chosen: Mapping[str, Precision]) -> PlanBuilder:
+        """The plan with these precisions; integer ones need a calibration before."""
+        seen = self.seen if self.needs_calibration(chosen, scheme) else None
+        if seen is None and not any(precision.is_dynamic for precision in chosen.values()):
+            return self.plan
+        return quantize_plan(self.plan, seen, chosen, scheme in _INTEGER_ENDS)
+
+    def model(
+        self, scheme: str, chosen: Mapping[str, Precision], lowered: PlanBuilder
+    ) -> QuantizedEcapa | QuantizedSoundResNet:
+        """What runs a plan that ``quantized_plan`` made with these precisions."""
         from earmark.quantized import quantized
 
         seen = self.seen if self.needs_calibration(chosen, scheme) else None
-        lowered = self.plan
-        if seen is not None or any(precision.is_dynamic for precision in chosen.values()):
-            lowered = quantize_plan(self.plan, seen, chosen, scheme in _INTEGER_ENDS)
         net = self.net
         metadata = {
             "family": net.family,

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from earmark.modelfile import Arrays
 from earmark.plan import INPUT, JSON, OUTPUT, SCORES, PlanBuilder, base_of
 
 __all__ = ["FakeQuantizedPlan"]
@@ -47,7 +46,6 @@ class FakeQuantizedPlan(nn.Module):
         self._plan = plan
         self._limits = limits
         self._output = OUTPUT if OUTPUT in plan.tensors else SCORES
-        self._fixed: dict[str, str] = {}
         for op in plan.ops:
             if op["op"] not in _RUNNERS:
                 raise ValueError(f"op {op['name']!r}: {op['op']} cannot be trained")
@@ -84,9 +82,11 @@ class FakeQuantizedPlan(nn.Module):
         limit = self._limits[op["name"]]
         return _round((start + _QUANTA * change).clamp(-limit, limit))
 
-    def arrays(self) -> Arrays:
-        """The plan's arrays with what was learnt."""
-        arrays = dict(self._plan.arrays)
+    def learnt(self) -> PlanBuilder:
+        """The plan with what was learnt."""
+        learnt = PlanBuilder()
+        learnt.tensors, learnt.ops = self._plan.tensors, self._plan.ops
+        learnt.arrays = arrays = dict(self._plan.arrays)
         with torch.no_grad():
             for op in self._plan.ops:
                 for role in {"weight", "epilogue"}.intersection(op["arrays"]):
@@ -94,7 +94,7 @@ class FakeQuantizedPlan(nn.Module):
                     values = self.array(op, role).cpu().numpy()
                     tiny = np.abs(values) < np.finfo(np.float32).tiny
                     arrays[name] = np.where(tiny, 0, values).astype(arrays[name].dtype)
-        return arrays
+        return learnt
 
     def _units(self, op: JSON, start: Tensor) -> Tensor:
         """What a change of 1 means for each row: factors change by themselves, offsets by quanta.
@@ -185,7 +185,10 @@ class _Step:
             v = v * _channels(rows[1], v) + _channels(rows[2], v)
         return v
 
-    def requantized(self, v: Tensor) -> Tensor:
+    def result(self, v: Tensor) -> Tensor:
+        """Rounded where the output is int8."""
+        if self._tensors[self.op["out"]]["dtype"] != "s8":
+            return v
         zero = self.zero("out")
         return _round(v.clamp(-128 - zero, 127 - zero)) + zero
 
@@ -243,7 +246,7 @@ def _convolved(step: _Step, x: Tensor) -> Tensor:
 def _quantize_s8(step: _Step) -> Tensor:
     x = step.read()
     v = x * _channels(step.array("multiplier"), x) + _channels(step.array("offset"), x)
-    return step.requantized(v)
+    return step.result(v)
 
 
 def _dequantize_f32(step: _Step) -> Tensor:
@@ -253,7 +256,7 @@ def _dequantize_f32(step: _Step) -> Tensor:
 
 def _conv_s8(step: _Step) -> Tensor:
     v = step.epilogue(_convolved(step, step.centred()))
-    return step.in_table(v) if step.has("table") else step.requantized(v)
+    return step.in_table(v) if step.has("table") else step.result(v)
 
 
 def _conv_f32(step: _Step) -> Tensor:
@@ -272,7 +275,7 @@ def _add_s8(step: _Step) -> Tensor:
     if "gate" in step.op:
         x = x * _channels(step.read("gate"), x)
     residual = residual * _channels(step.array("residual_multiplier"), residual)
-    return step.requantized(_add(step, x, residual))
+    return step.result(_add(step, x, residual))
 
 
 def _add_f32(step: _Step) -> Tensor:
@@ -311,7 +314,7 @@ def _stats_f32(step: _Step) -> Tensor:
 
 def _dense_s8(step: _Step) -> Tensor:
     v = step.epilogue(functional.linear(step.centred(), step.array("weight")))
-    return step.in_table(v) if step.has("table") else v
+    return step.in_table(v) if step.has("table") else step.result(v)
 
 
 def _dense_f32(step: _Step) -> Tensor:
@@ -333,7 +336,7 @@ def _pooled(step: _Step, logits: Tensor, x: Tensor) -> Tensor:
 
 
 def _piecewise(step: _Step, v: Tensor) -> Tensor:
-    piece = torch.bucketize(v.detach(), step.array("breakpoints"), right=True)
+    piece = torch.bucketize(v.detach().contiguous(), step.array("breakpoints"), right=True)
     low, high = step.array("bounds")
     line = v * step.array("slopes")[piece] + step.array("intercepts")[piece]
     return line.clamp(low, high) / _SOFTMAX_UNIT
