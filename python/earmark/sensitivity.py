@@ -230,7 +230,7 @@ def _share(shared: tuple[Array, list[Array], Trials]) -> None:
 def _embed(model: Path, features: list[Array]) -> Array:
     import earmark
 
-    rows: Array = earmark.load(model, threads=1).embed_features(features)
+    rows: Array = earmark.Embedder(model, threads=1).embed_features(features)
     return rows
 
 
@@ -238,7 +238,7 @@ def _measure(unit: str, path: str) -> Measured:
     import earmark
 
     reference, features, trials = _shared
-    model = earmark.load(path, threads=1)
+    model = earmark.Embedder(path, threads=1)
     embeddings = model.embed_features(features)
     scores = cosine_score(embeddings[trials.enrolment], embeddings[trials.test])
     cosines = cosine_score(embeddings, reference)

@@ -16,6 +16,7 @@ from earmark.cli._output import (
     positive_int,
     print_result,
     progress_callback,
+    speaker_network,
     table,
 )
 
@@ -62,7 +63,6 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print a table."""
     from earmark import _C
-    from earmark.families import load_checkpoint
     from earmark.sensitivity import sensitivity
     from earmark.trials import read_recordings
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.precision != "float16" and not args.calibrate:
         raise CommandError(f"precision {args.precision} needs --calibrate")
     recordings = read_recordings(args.calibrate) if args.calibrate else []
-    net = load_checkpoint(args.checkpoint, args.family)
+    net = speaker_network(args)
     with (
         progress_callback(args, "calibrate") as calibration_progress,
         progress_callback(args, "measure") as progress,
