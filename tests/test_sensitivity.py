@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import earmark
 from earmark.cli import main
+from earmark.errors import FormatError
 from earmark.metrics import cosine_score, eer, min_dcf
 from earmark.nn import EcapaTdnn
 from earmark.sensitivity import Measured, blocks, sensitivity, signal_to_noise_db
@@ -102,6 +103,26 @@ def test_each_row_is_the_network_quantized_so(
     assert sizes["all"] == min(sizes.values())
 
 
+def test_a_layer_is_quantized_without_those_below_its_name(
+    network: EcapaTdnn, trials: Trials
+) -> None:
+    """``asp.tdnn`` alone leaves ``asp.tdnn.context`` as it is."""
+    rows = {row.unit: row for row in sensitivity(network, list(trials.paths), trials)}
+    reference = earmark.quantize(network, scheme="fp32").embed(trials.paths)
+    precision = {"all": "fp32", "asp.tdnn": "int8", "asp.tdnn.context": "fp32"}
+    model = earmark.quantize(network, trials.paths, precision=precision)
+    cosines = cosine_score(model.embed(trials.paths), reference)
+    assert rows["asp.tdnn"].worst_cosine == cosines.min()
+    assert "asp.tdnn.context" in rows
+
+
+def test_few_bits_are_compensated_as_in_quantize(network: EcapaTdnn, trials: Trials) -> None:
+    row = sensitivity(network, list(trials.paths), trials, precision="int3", by_block=True)[-1]
+    reference = earmark.quantize(network, scheme="fp32").embed(trials.paths)
+    model = earmark.quantize(network, trials.paths, precision={"all": "int3"})
+    assert row.worst_cosine == cosine_score(model.embed(trials.paths), reference).min()
+
+
 def test_kept_results_are_not_measured_again(
     tmp_path: Path, network: EcapaTdnn, trials: Trials, recordings: Path
 ) -> None:
@@ -114,10 +135,16 @@ def test_kept_results_are_not_measured_again(
     # What is kept is what comes back, and only what is gone is measured.
     mark = next(path for path in kept if path.name.startswith("mfa-"))
     mark.write_text(json.dumps({**json.loads(mark.read_text()), "latency_ms": 12345.0}))
-    next(path for path in kept if path.name.startswith("fc-")).unlink()
+    gone = next(path for path in kept if path.name.startswith("fc-"))
+    gone.unlink()
     again = {row.unit: row for row in measure(trials, trials.paths)}
     assert again["mfa"].latency_ms == 12345.0
     assert sorted(tmp_path.iterdir()) == kept
+    gone.write_text("[1]")
+    with pytest.raises(FormatError, match=gone.name):
+        measure(trials, trials.paths)
+    gone.unlink()
+    measure(trials, trials.paths)
     # Another calibration or other trials are other measurements, but for the float32 network's.
     measure(trials, trials.paths[:1])
     assert len(list(tmp_path.iterdir())) == 2 * len(kept) - 1

@@ -31,6 +31,14 @@ def test_bits_round_trip(bits: int, shape: list[int], seed: int) -> None:
     np.testing.assert_array_equal(decoded, values)
 
 
+@pytest.mark.parametrize("rows", [32767, 32768, 32769])
+def test_many_values_round_trip(rows: int) -> None:
+    """Decoded in parts of 32768 rows of eight."""
+    values = np.random.default_rng(rows).integers(-4, 4, 8 * rows - 3).astype(np.int8)
+    stored, coding = encode_bits(values, 3)
+    np.testing.assert_array_equal(decode_arrays({"a": stored}, {"a": coding})["a"], values)
+
+
 def test_the_first_value_is_in_the_lowest_bits() -> None:
     stored, _ = encode_bits(np.array([-4, 3, 0], np.int8), 3)
     # 0, 7, 4, then five of the filling's 0: 0b100_111_000.

@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 import torch
+from _fine_tuning import BOOTSTRAP, fine_tune
 from torch import Tensor
-from tqdm import tqdm
 
 import earmark
 from earmark.frontend import SpeechBrainFbank
 from earmark.nn import EcapaTdnn
-from earmark.training import Corpus, Recordings, TrainingConfig, find_utterances, train
-from earmark.trials import read_recordings
 
 
 def widen(net: EcapaTdnn, seed: int) -> EcapaTdnn:
@@ -63,31 +60,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DATA")
     parser.add_argument("--run", required=True, help="the folder of the training run")
     parser.add_argument("--epochs", type=int, default=4, help="(%(default)s)")
-    parser.add_argument("--lr", type=float, default=1e-4, help="(%(default)s)")
     args = parser.parse_args()
-    narrow = earmark.load_checkpoint(
-        args.data / "checkpoints" / "ecapa256-bootstrap.ckpt", family="speechbrain"
-    )
+    narrow = earmark.load_checkpoint(args.data / BOOTSTRAP, family="speechbrain")
     net = widen(narrow, seed=0)
     if (difference := largest_difference(narrow, net)) > 1e-4:
         raise RuntimeError(f"the wide network differs by {difference:.1e}")
-    with tqdm(desc="steps", unit="step", file=sys.stderr) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        train(
-            net,
-            Corpus(find_utterances(args.data / "speakers" / "train.txt")),
-            args.run,
-            TrainingConfig(
-                epochs=args.epochs, learning_rate=args.lr, margin_warmup=0.0, average=0.98
-            ),
-            pretrained=True,
-            noise=Recordings(read_recordings(args.data / "sounds")),
-            progress=progress,
-        )
+    fine_tune(net, args.data, args.run, args.epochs, average=0.98)
 
 
 if __name__ == "__main__":

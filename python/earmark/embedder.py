@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from earmark.runner import Runner, Wave
 
 __all__ = ["Embedder", "checked_threshold"]
 
-Embeddings = NDArray[np.float32]
+Embeddings = NDArray[Any]  # float32, or int8 as quantized
 
 
 class Embedder(Runner):
@@ -33,44 +34,61 @@ class Embedder(Runner):
         self.embedding_size = int(tensors[OUTPUT]["channels"])
         self.threshold = checked_threshold(model.metadata["threshold"])
 
-    def embed(self, recordings: Any, sample_rate: int = 16000) -> Embeddings:
+    @property
+    def embedding_scale(self) -> float | None:
+        """The real step of an int8 embedding (zero point 0), None where embeddings are float32."""
+        scale = self._output["scale"]
+        return None if scale is None else float(scale)
+
+    def embed(
+        self, recordings: Any, sample_rate: int = 16000, *, quantized: bool = False
+    ) -> Embeddings:
         """Embeddings of one recording or a list of recordings, (n, 192) float32, not normalised.
 
         recordings: a path, a waveform (samples,) or (samples, channels), float in [-1, 1] or
         integer, or a list of these. sample_rate: of the waveforms, in Hz; files have their own.
-        Raises AudioError, naming the recording and the value, for the first that cannot be used.
+        quantized: int8 embeddings as the network makes them, of a model of the scheme int8-full;
+        times ``embedding_scale`` they are the float32 ones, and their cosines are the same. Raises
+        AudioError, naming the recording and the value, for the first that cannot be used,
+        ValueError where there are no int8 embeddings.
         """
         items = recordings if isinstance(recordings, list | tuple) else [recordings]
-        rows = self._all_of(self.embed_each(items, sample_rate), len(items))
-        return np.stack(rows) if rows else np.empty((0, self.embedding_size), dtype=np.float32)
+        rows = self._all_of(self.embed_each(items, sample_rate, quantized=quantized), len(items))
+        dtype = np.int8 if quantized else np.float32
+        return np.stack(rows) if rows else np.empty((0, self.embedding_size), dtype)
 
     def embed_each(
         self,
         recordings: Iterable[Any],
         sample_rate: int = 16000,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        quantized: bool = False,
     ) -> Iterator[tuple[int, Embeddings | None, str]]:
         """Embed recordings in bulk; what cannot be used becomes an error, nothing else is lost.
 
         Yields (index, embedding (192,) or None, error or "") in order. progress: called with
-        (done, total).
+        (done, total). quantized: as in ``embed``.
         """
-        return self._each(recordings, sample_rate, self._embeddings, progress)
+        run = partial(self._embeddings, quantized=quantized)
+        return self._each(recordings, sample_rate, run, progress)
 
-    def embed_features(self, features: Any) -> Embeddings:
+    def embed_features(self, features: Any, *, quantized: bool = False) -> Embeddings:
         """Embeddings of normalised features: (frames, 80), a list of them, or (n, frames, 80).
 
-        Any lengths from ``min_frames`` on. Returns (n, 192) float32. Raises ValueError, naming the
-        item and the value, for a wrong shape, too few frames, NaN or Inf.
+        Any lengths from ``min_frames`` on. A model whose input is int8 takes features in int8 as
+        they are, and quantizes others first. quantized: as in ``embed``. Returns (n, 192) float32
+        or int8. Raises ValueError, naming the item and the value, for a wrong shape, too few
+        frames, NaN or Inf, and where there are no int8 embeddings.
         """
-        return self._engine.run(self._checked_items(features))
+        return self._engine.run(self._checked_items(features), quantized=quantized)
 
     def info(self) -> dict[str, Any]:
         """What the file holds and what runs it, ready for JSON."""
         return {**super().info(), "threshold": self.threshold}
 
-    def _embeddings(self, waves: list[Wave]) -> Sequence[Embeddings | str]:
-        rows = self._engine.embed(self.front_end.compiled, waves)
+    def _embeddings(self, waves: list[Wave], quantized: bool) -> Sequence[Embeddings | str]:
+        rows = self._engine.embed(self.front_end.compiled, waves, quantized=quantized)
         return [row if np.isfinite(row).all() else "the embedding is not finite" for row in rows]
 
 

@@ -15,7 +15,7 @@ from earmark.audio import read_audio
 from earmark.errors import AudioError, FormatError, first_line
 from earmark.frontend import make_front_end
 from earmark.modelfile import JSON_ERRORS, ModelFile
-from earmark.plan import INPUT, make_engine
+from earmark.plan import INPUT, OUTPUT, SCORES, make_engine
 
 __all__ = ["Runner", "Wave"]
 
@@ -75,7 +75,10 @@ class Runner:
             )
             self._metadata = model.metadata
             self.front_end = make_front_end(model.metadata["front_end"])
-            self._features = self._checked_input(model.plan["tensors"][INPUT])
+            tensors = model.plan["tensors"]
+            self._features = self._checked_input(tensors[INPUT])
+            output = SCORES if SCORES in tensors else OUTPUT
+            self._input, self._output = _numbers(tensors[INPUT]), _numbers(tensors[output])
             self._take(model)
         except JSON_ERRORS as error:
             if chosen_isa not in _C.available_isas():  # the file is not at fault
@@ -86,8 +89,6 @@ class Runner:
 
     def _checked_input(self, tensor: dict[str, Any]) -> int:
         """Features a frame."""
-        if tensor["dtype"] != "f32":
-            raise ValueError(f"the tensor {INPUT!r} must be f32")
         features = int(tensor["channels"]) * int(tensor.get("width", 1))
         if self.front_end.n_features != features:
             raise ValueError(
@@ -154,6 +155,8 @@ class Runner:
             "measured": meta["measured"],
             "calibration": meta["calibration"],
             "front_end": meta["front_end"],
+            "input": self._input,
+            "output": self._output,
             "sha256": meta["sha256"],
             "isa": self.isa,
             "threads": self.threads,
@@ -248,11 +251,15 @@ class Runner:
             items = list(array) if array.ndim == 3 else [array]
         return [self._checked(item, i) for i, item in enumerate(items)]
 
+    def _feature_type(self, item: Any) -> type[np.generic]:
+        is_s8 = self._input["dtype"] == "int8" and getattr(item, "dtype", None) == np.int8
+        return np.int8 if is_s8 else np.float32
+
     def _checked(self, item: Any, index: int) -> Array:
         try:
             # What float32 cannot hold becomes Inf and is refused as such.
             with np.errstate(over="ignore"):
-                features = np.ascontiguousarray(item, dtype=np.float32)
+                features = np.ascontiguousarray(item, dtype=self._feature_type(item))
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"features {index}: {first_line(error)}") from error
         if features.ndim != 2 or features.shape[1] != self._features:
@@ -266,3 +273,11 @@ class Runner:
             frame = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
             raise ValueError(f"features {index}: NaN or Inf in frame {frame}")
         return features
+
+
+def _numbers(tensor: dict[str, Any]) -> dict[str, Any]:
+    """What an input's or output's numbers are: dtype, and of int8 scale and zero point."""
+    if tensor["dtype"] != "s8":
+        return {"dtype": "float32", "scale": None, "zero_point": None}
+    zero = int(tensor.get("zero_point", 0))
+    return {"dtype": "int8", "scale": float(tensor["scale"]), "zero_point": zero}

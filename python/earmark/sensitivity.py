@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.errors import FormatError, first_line
 from earmark.metrics import cosine_score, eer, min_dcf
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Measured:
     unit: the layer or block, "fp32" for none and "all" for every one. eer, min_dcf: fractions, of
     cosine scores of the trials. cosine, worst_cosine, sqnr_db: of the embeddings to those of the
     float32 network. size_fraction: file bytes / (4 x parameters). latency_ms: median for 300
-    frames on one thread.
+    frames on one thread, beside whatever else runs.
     """
 
     unit: str
@@ -77,35 +78,40 @@ def sensitivity(
     processes: int = 1,
     folder: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    calibration_progress: Callable[[int, int], None] | None = None,
 ) -> list[Measured]:
     """Measure the network in float32, with each unit alone in ``precision``, and with all of them.
 
     net: as ``load_checkpoint`` returns it. calibration: recordings, as ``quantize`` takes them.
-    trials: whose recordings are embedded whole. precision: "int8" or "float16", as ``quantize``
-    names them. by_block: units are blocks, not layers. all_but_one: each unit alone in float32 and
-    the others in ``precision``. processes: that measure side by side, one thread each. folder:
-    keeps each result, so that an interrupted run of the same networks, precision and trials goes
-    on. progress: called with (measured, units).
+    trials: whose recordings are embedded whole. precision: as ``quantize`` names them. by_block:
+    units are blocks, not layers. all_but_one: each unit alone in float32 and the others in
+    ``precision``. processes: that measure side by side, one thread each; latencies are undisturbed
+    with one only. folder: keeps each result, so that an interrupted run of the same networks,
+    precision and trials goes on. progress: called with (measured, units); calibration_progress:
+    with (done, total) recordings, before.
 
-    Returns one row a unit, float32 first, all quantized last. Raises ValueError for a precision
-    that is unknown or needs another calibration, AudioError for a recording that cannot be used.
+    Returns one row a unit, float32 first, all quantized last. Raises ValueError for an unknown
+    precision or no calibration, AudioError for a recording that cannot be used, FormatError for a
+    file in ``folder`` that is no result.
     """
-    from earmark.audio import read_audio
-    from earmark.quantization import LoweredNetwork
+    from earmark.quantization import LoweredNetwork, features_of
 
     lowered = LoweredNetwork(net)
     units = blocks(lowered.layers) if by_block else lowered.layers
-    choices: dict[str, Mapping[str, str]] = {BASELINE: {"all": "fp32"}}
+    choices: dict[str, dict[str, str]] = {BASELINE: {"all": "fp32"}}
     for unit in units:
         others, alone = (precision, "fp32") if all_but_one else ("fp32", precision)
         choices[unit] = {"all": others, unit: alone}
+        if not by_block:
+            # A name stands for those that begin with it, too.
+            inside = (name for name in units if name.startswith(f"{unit}."))
+            choices[unit] |= dict.fromkeys(inside, others)
     choices["all"] = {"all": precision}
-    for choice in choices.values():
-        lowered.precisions("fp32", choice)
-    if precision.startswith("int"):
-        lowered.calibrate(calibration)
-    rate = net.front_end.sample_rate_hz
-    features = [net.front_end(read_audio(p, target_rate=rate).samples) for p in trials.paths]
+    chosen = lowered.precisions("fp32", choices["all"])
+    if lowered.needs_calibration(chosen):
+        compensated = lowered.below_8_bits(chosen)
+        lowered.calibrate(calibration, "minmax", compensated, calibration_progress)
+    features = list(features_of(net, trials.paths))
     store = Path(folder) if folder is not None else None
     with tempfile.TemporaryDirectory() as scratch:
         jobs = _Jobs(lowered, choices, features, trials, store, Path(scratch))
@@ -134,6 +140,9 @@ class _Jobs:
         self._scratch = scratch
         self._store = store
         self.results: dict[str, Measured] = {}
+        self._measured_on = hashlib.sha256()
+        for array in (trials.labels, trials.enrolment, trials.test, *features):
+            self._measured_on.update(array.tobytes())
 
     def run(self, processes: int) -> Iterator[str]:
         """Measure what is missing; yields each unit when it is there."""
@@ -186,28 +195,27 @@ class _Jobs:
             return None
         from earmark.modelfile import read
 
-        sha = hashlib.sha256(read(model).metadata["sha256"].encode())
-        sha.update(self._trials.labels.tobytes())
-        sha.update(self._trials.enrolment.tobytes() + self._trials.test.tobytes())
-        for features in self._features:
-            sha.update(features.tobytes())
+        sha = self._measured_on.copy()
+        sha.update(read(model).metadata["sha256"].encode())
         return self._store / f"{unit}-{sha.hexdigest()[:16]}.json"
 
     def _load(self, unit: str, model: Path) -> bool:
         kept = self._kept(unit, model)
         if kept is None or not kept.is_file():
             return False
-        self.results[unit] = Measured(**json.loads(kept.read_text()))
+        try:
+            self.results[unit] = Measured(**json.loads(kept.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise FormatError(f"{kept}: no result of a sensitivity: {first_line(error)}") from error
         return True
 
     def _keep(self, unit: str, model: Path) -> None:
+        from earmark.training.checkpoint import write_json
+
         kept = self._kept(unit, model)
-        if kept is None:
-            return
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_name(f".{kept.name}.tmp")
-        temporary.write_text(json.dumps(asdict(self.results[unit])))
-        os.replace(temporary, kept)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(kept, asdict(self.results[unit]))
 
 
 _shared: tuple[Array, list[Array], Trials]

@@ -23,6 +23,7 @@ Array = NDArray[Any]
 JSON = dict[str, Any]
 
 _MAX_SIZE = 1 << 40
+_ROWS = 1 << 15
 
 
 def encode_bits(array: Array, bits: int) -> tuple[Array, JSON]:
@@ -93,9 +94,15 @@ def _decode_bits(stored: Array, bits: int, shape: list[Any]) -> Array:
     size = math.prod(shape)
     if stored.dtype != np.uint8 or stored.shape != (-(-size // 8) * bits,):
         raise ValueError(f"does not hold {size} values of {bits} bits")
-    words = np.zeros((len(stored) // bits, 8), np.uint8)
-    words[:, :bits] = stored.reshape(-1, bits)
+    rows = stored.reshape(-1, bits)
+    values = np.empty((len(rows), 8), np.int8)
     shifts = np.arange(0, 8 * bits, bits, dtype=np.uint64)
-    values = (words.view("<u8") >> shifts).astype(np.uint8) & np.uint8((1 << bits) - 1)
-    plain: Array = values.reshape(-1)[:size].astype(np.int8) - np.int8(1 << (bits - 1))
-    return plain.reshape(shape)
+    mask, half = np.uint8((1 << bits) - 1), np.int8(1 << (bits - 1))
+    # In parts, for the numbers that are shifted take eight times the space of the values.
+    for begin in range(0, len(rows), _ROWS):
+        part = rows[begin : begin + _ROWS]
+        words = np.zeros((len(part), 8), np.uint8)
+        words[:, :bits] = part
+        plain = (words.view("<u8") >> shifts).astype(np.uint8) & mask
+        values[begin : begin + _ROWS] = plain.view(np.int8) - half
+    return values.reshape(-1)[:size].reshape(shape)

@@ -46,11 +46,15 @@ def add_parser(subparsers: Subparsers) -> None:
         "--calibrate",
         metavar="DIR|LIST",
         help="recordings whose activations set the ranges: a folder, or a list of one path a line "
-        "(fp32 and float16 need none)",
+        "(dynamic, fp32 and float16 need none)",
     )
     parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="file to write")
     parser.add_argument(
-        "--scheme", metavar="S", default="int8", help="int8 (default), float16 or fp32"
+        "--scheme",
+        metavar="S",
+        default="int8",
+        help="int8 (default), int8-full (features and embedding are int8 too), dynamic (INT8 "
+        "weights, ranges found at run time), float16 or fp32",
     )
     parser.add_argument(
         "--precision",
@@ -58,7 +62,7 @@ def add_parser(subparsers: Subparsers) -> None:
         default={},
         metavar="LAYER=P,...",
         help="layers of another precision, by name, leading part of a name, or all: int8, int4, "
-        "int3, int2 (weights of so many bits), float16, fp32",
+        "int3, int2 (weights of so many bits), dynamic, float16, fp32",
     )
     parser.add_argument(
         "--rounding",
@@ -87,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("--trials and --root are given together or not at all")
     trials = read_both_classes(args.trials, args.root) if args.trials else None
     recordings = read_recordings(args.calibrate) if args.calibrate else []
-    if args.scheme == "int8" and not args.calibrate:
+    if args.scheme in ("int8", "int8-full") and not args.calibrate:
         raise CommandError(f"scheme {args.scheme} needs --calibrate")
     net = speaker_network(args) if trials else load_checkpoint(args.checkpoint, args.family)
     with atomic_output(args.output) as temporary:
@@ -109,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     result = {
         "output": args.output,
         "scheme": info["scheme"],
-        "calibration_recordings": len(recordings),
+        "calibration_recordings": (info["calibration"] or {}).get("recordings", 0),
         "parameters": info["parameters"],
         "file_bytes": info["file_bytes"],
         "size_fraction": info["size_fraction"],

@@ -40,7 +40,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_trials(parser, required=True)
     parser.add_argument(
         "--precision",
-        choices=("int8", "float16"),
+        choices=("int8", "int4", "int3", "int2", "float16"),
         default="int8",
         help="that each layer gets (default: int8)",
     )
@@ -71,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"precision {args.precision} needs --calibrate")
     recordings = read_recordings(args.calibrate) if args.calibrate else []
     net = speaker_network(args)
-    with progress_callback(args, "measure") as progress:
+    with (
+        progress_callback(args, "calibrate") as calibration_progress,
+        progress_callback(args, "measure") as progress,
+    ):
         rows = sensitivity(
             net,
             list(recordings),
@@ -82,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
             processes=args.processes or _C.default_threads(),
             folder=args.output,
             progress=progress,
+            calibration_progress=calibration_progress,
         )
     result: dict[str, Any] = {
         "precision": args.precision,

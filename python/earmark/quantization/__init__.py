@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
     from earmark.nn import EcapaTdnn, SoundResNet
     from earmark.quantized import QuantizedEcapa, QuantizedSoundResNet
 
-__all__ = ["LoweredNetwork", "quantize"]
+__all__ = ["LoweredNetwork", "features_of", "quantize"]
 
 Array = NDArray[Any]
 
-_SCHEMES = ("int8", "float16", "fp32")
+# What a scheme gives every layer that has no precision of its own.
+_SCHEMES = {
+    "int8": "int8",
+    "int8-full": "int8",
+    "dynamic": "dynamic",
+    "float16": "float16",
+    "fp32": "fp32",
+}
+_INTEGER_ENDS = ("int8-full",)
 _ROUNDINGS = ("compensated", "nearest")
 _ALL = "all"
 
@@ -44,12 +52,13 @@ def quantize(
     net: as ``load_checkpoint`` returns it. calibration: waveforms at the network's sample rate or
     paths (each as ``Embedder.embed`` takes it); a sound network sees their windows. The range of
     every activation is set by what they show. Only integer layers need them. scheme: "int8",
-    "float16" or "fp32". precision: layers with another precision than the scheme's, by name,
+    "int8-full" (its input and output are int8 too), "dynamic" (int8 weights, ranges found at run
+    time), "float16" or "fp32". precision: layers with another precision than the scheme's, by name,
     leading part of a name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8",
-    "int4", "int3", "int2" (8-bit activations and weights of so many bits), "float16" (weights so
-    stored, computed in float32) or "fp32". observer: "minmax" or "percentile". rounding: of weights
-    below 8 bits, "compensated" (GPTQ: by the covariance of each layer's inputs) or "nearest".
-    progress: called with (done, total) recordings.
+    "int4", "int3", "int2" (8-bit activations and weights of so many bits), "dynamic", "float16"
+    (weights so stored, computed in float32) or "fp32". observer: "minmax" or "percentile".
+    rounding: of weights below 8 bits, "compensated" (GPTQ: by the covariance of each layer's
+    inputs) or "nearest". progress: called with (done, total) recordings.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
@@ -57,12 +66,8 @@ def quantize(
         raise ValueError(f"unknown rounding {rounding!r}: known are {', '.join(_ROUNDINGS)}")
     lowered = LoweredNetwork(net)
     chosen = lowered.precisions(scheme, precision or {})
-    if any(precision.is_integer for precision in chosen.values()):
-        compensated = [
-            name
-            for name in lowered.layers
-            if chosen[name].weight_bits < 8 and rounding == "compensated"
-        ]
+    if lowered.needs_calibration(chosen, scheme):
+        compensated = lowered.below_8_bits(chosen) if rounding == "compensated" else []
         lowered.calibrate(list(calibration), observer, compensated, progress)
     return lowered.quantize(scheme, chosen)
 
@@ -96,7 +101,7 @@ class LoweredNetwork:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Observe all tensors, and the inputs' covariance of the layers to be compensated."""
-        features = _features(self.net, items, progress)
+        features = features_of(self.net, items, progress)
         self.seen = calibrate(self.plan, features, observer, compensated)
 
     def precisions(self, scheme: str, precision: Mapping[str, str]) -> dict[str, Precision]:
@@ -104,7 +109,16 @@ class LoweredNetwork:
         if scheme not in _SCHEMES:
             known = ", ".join(_SCHEMES)
             raise ValueError(f"scheme {scheme!r} is not supported yet: known are {known}")
-        return _precisions(self.plan, {_ALL: scheme, **precision})
+        return _precisions(self.plan, {_ALL: _SCHEMES[scheme], **precision})
+
+    def needs_calibration(self, chosen: Mapping[str, Precision], scheme: str = "fp32") -> bool:
+        """Whether an op, the input or the output is int8 with a range of its own."""
+        integer = any(precision.is_integer for precision in chosen.values())
+        return integer or scheme in _INTEGER_ENDS
+
+    def below_8_bits(self, chosen: Mapping[str, Precision]) -> list[str]:
+        """The layers whose weights get fewer bits."""
+        return [name for name in self.layers if chosen[name].weight_bits < 8]
 
     def quantize(
         self, scheme: str, chosen: Mapping[str, Precision]
@@ -112,9 +126,10 @@ class LoweredNetwork:
         """The network with these precisions; integer ones need a calibration before."""
         from earmark.quantized import quantized
 
-        integer = any(precision.is_integer for precision in chosen.values())
-        seen = self.seen if integer else None
-        lowered = self.plan if seen is None else quantize_plan(self.plan, seen, chosen)
+        seen = self.seen if self.needs_calibration(chosen, scheme) else None
+        lowered = self.plan
+        if seen is not None or any(precision.is_dynamic for precision in chosen.values()):
+            lowered = quantize_plan(self.plan, seen, chosen, scheme in _INTEGER_ENDS)
         net = self.net
         metadata = {
             "family": net.family,
@@ -172,9 +187,16 @@ def _encoders(
     return encoders
 
 
-def _features(
-    net: EcapaTdnn | SoundResNet, items: list[Any], progress: Callable[[int, int], None] | None
-) -> Iterator[Any]:
+def features_of(
+    net: EcapaTdnn | SoundResNet,
+    items: Sequence[Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Array]:
+    """The front end's features (frames, bands) of what the network is run on: recordings, given as
+    waveforms or paths, or their windows.
+
+    progress: called with (done, total). Raises AudioError for one that cannot be used.
+    """
     from earmark.audio import read_audio
 
     rate = net.front_end.sample_rate_hz
