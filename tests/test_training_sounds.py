@@ -128,7 +128,7 @@ def test_undersampling_takes_as_many_of_each_class(unbalanced: Corpus) -> None:
     even = SoundExamples(unbalanced, LogMel(24), PLAIN, 0, undersample=True)
     assert len(even) == 6
     seen: set[int] = set()
-    for epoch in range(12):
+    for epoch in range(40):
         order = even.order(epoch)
         assert len(set(order)) == 6
         assert np.bincount(unbalanced.labels[order]).tolist() == [2, 2, 2]
