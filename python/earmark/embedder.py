@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,8 +69,14 @@ class Embedder(Runner):
         Yields (index, embedding (192,) or None, error or "") in order. progress: called with
         (done, total). quantized: as in ``embed``.
         """
-        run = partial(self._embeddings, quantized=quantized)
-        return self._each(recordings, sample_rate, run, progress)
+
+        def embeddings(waves: list[Wave]) -> Sequence[Embeddings | str]:
+            rows = self._engine.embed(self.front_end.compiled, waves, quantized=quantized)
+            return [
+                row if np.isfinite(row).all() else "the embedding is not finite" for row in rows
+            ]
+
+        return self._each(recordings, sample_rate, embeddings, progress)
 
     def embed_features(self, features: Any, *, quantized: bool = False) -> Embeddings:
         """Embeddings of normalised features: (frames, 80), a list of them, or (n, frames, 80).
@@ -86,10 +91,6 @@ class Embedder(Runner):
     def info(self) -> dict[str, Any]:
         """What the file holds and what runs it, ready for JSON."""
         return {**super().info(), "threshold": self.threshold}
-
-    def _embeddings(self, waves: list[Wave], quantized: bool) -> Sequence[Embeddings | str]:
-        rows = self._engine.embed(self.front_end.compiled, waves, quantized=quantized)
-        return [row if np.isfinite(row).all() else "the embedding is not finite" for row in rows]
 
 
 def checked_threshold(value: Any) -> float | None:

@@ -77,8 +77,8 @@ class Runner:
             self.front_end = make_front_end(model.metadata["front_end"])
             tensors = model.plan["tensors"]
             self._features = self._checked_input(tensors[INPUT])
-            output = SCORES if SCORES in tensors else OUTPUT
-            self._input, self._output = _numbers(tensors[INPUT]), _numbers(tensors[output])
+            self._input = _numbers(tensors[INPUT])
+            self._output = _numbers(tensors[SCORES if SCORES in tensors else OUTPUT])
             self._take(model)
         except JSON_ERRORS as error:
             if chosen_isa not in _C.available_isas():  # the file is not at fault

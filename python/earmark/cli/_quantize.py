@@ -58,7 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--precision",
-        type=_precisions,
+        type=layer_precisions,
         default={},
         metavar="LAYER=P,...",
         help="layers of another precision, by name, leading part of a name, or all: int8, int4, "
@@ -73,7 +73,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--observer",
-        choices=("minmax", "percentile"),
+        choices=("minmax", "moving-average", "percentile", "mse", "entropy"),
         default="minmax",
         help="how ranges follow from what calibration saw (default: minmax)",
     )
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _precisions(text: str) -> dict[str, str]:
+def layer_precisions(text: str) -> dict[str, str]:
     """argparse type: ``layer=precision,...``."""
     precisions: dict[str, str] = {}
     for item in text.split(","):

@@ -36,6 +36,7 @@ _SCHEMES = {
 _INTEGER_ENDS = ("int8-full",)
 _ROUNDINGS = ("compensated", "nearest")
 _ALL = "all"
+_EXCERPT_SECONDS = (1.0, 1.5, 2.0)
 
 
 def quantize(
@@ -56,9 +57,9 @@ def quantize(
     time), "float16" or "fp32". precision: layers with another precision than the scheme's, by name,
     leading part of a name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8",
     "int4", "int3", "int2" (8-bit activations and weights of so many bits), "dynamic", "float16"
-    (weights so stored, computed in float32) or "fp32". observer: "minmax" or "percentile".
-    rounding: of weights below 8 bits, "compensated" (GPTQ: by the covariance of each layer's
-    inputs) or "nearest". progress: called with (done, total) recordings.
+    (weights so stored, computed in float32) or "fp32". observer: a key of ``OBSERVERS``. rounding:
+    of weights below 8 bits, "compensated" (GPTQ: by the covariance of each layer's inputs) or
+    "nearest". progress: called with (done, total) recordings.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
@@ -101,8 +102,13 @@ class LoweredNetwork:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Observe all tensors, and the inputs' covariance of the layers to be compensated."""
-        features = features_of(self.net, items, progress)
-        self.seen = calibrate(self.plan, features, observer, compensated)
+        front_end = self.net.front_end
+        rate = front_end.sample_rate_hz
+        recordings = (
+            (front_end(wave), list(map(front_end, _excerpts(wave, rate))) if compensated else [])
+            for wave in _waves(self.net, items, progress)
+        )
+        self.seen = calibrate(self.plan, recordings, observer, compensated)
 
     def precisions(self, scheme: str, precision: Mapping[str, str]) -> dict[str, Precision]:
         """The precision of every op. Raises ValueError for unknown names."""
@@ -124,12 +130,22 @@ class LoweredNetwork:
         self, scheme: str, chosen: Mapping[str, Precision]
     ) -> QuantizedEcapa | QuantizedSoundResNet:
         """The network with these precisions; integer ones need a calibration before."""
+        return self.model(scheme, chosen, self.quantized_plan(scheme, chosen))
+
+    def quantized_plan(self, scheme: str, chosen: Mapping[str, Precision]) -> PlanBuilder:
+        """The plan with these precisions; integer ones need a calibration before."""
+        seen = self.seen if self.needs_calibration(chosen, scheme) else None
+        if seen is None and not any(precision.is_dynamic for precision in chosen.values()):
+            return self.plan
+        return quantize_plan(self.plan, seen, chosen, scheme in _INTEGER_ENDS)
+
+    def model(
+        self, scheme: str, chosen: Mapping[str, Precision], lowered: PlanBuilder
+    ) -> QuantizedEcapa | QuantizedSoundResNet:
+        """What runs a plan that ``quantized_plan`` made with these precisions."""
         from earmark.quantized import quantized
 
         seen = self.seen if self.needs_calibration(chosen, scheme) else None
-        lowered = self.plan
-        if seen is not None or any(precision.is_dynamic for precision in chosen.values()):
-            lowered = quantize_plan(self.plan, seen, chosen, scheme in _INTEGER_ENDS)
         net = self.net
         metadata = {
             "family": net.family,
@@ -192,11 +208,16 @@ def features_of(
     items: Sequence[Any],
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Array]:
-    """The front end's features (frames, bands) of what the network is run on: recordings, given as
-    waveforms or paths, or their windows.
+    """The front end's features (frames, bands) of recordings, waveforms or paths.
 
     progress: called with (done, total). Raises AudioError for one that cannot be used.
     """
+    return map(net.front_end, _waves(net, items, progress))
+
+
+def _waves(
+    net: EcapaTdnn | SoundResNet, items: Sequence[Any], progress: Callable[[int, int], None] | None
+) -> Iterator[Array]:
     from earmark.audio import read_audio
 
     rate = net.front_end.sample_rate_hz
@@ -205,10 +226,23 @@ def features_of(
         audio = read_audio(
             item, rate, target_rate=rate, min_samples=min_samples, name=f"recording {done - 1}"
         )
-        for piece in net.pieces(audio.samples):
-            yield net.front_end(piece)
+        yield from net.pieces(audio.samples)
         if progress is not None:
             progress(done, len(items))
+
+
+def _excerpts(wave: Array, rate: int) -> list[Array]:
+    """A second of its beginning, one and a half of its middle, two of its end, as far as it goes.
+
+    A pooled vector of each makes several of one recording, for layers that see one a recording.
+    """
+    parts = []
+    for place, seconds in enumerate(_EXCERPT_SECONDS):
+        samples = int(seconds * rate)
+        if samples < len(wave):
+            begin = (len(wave) - samples) * place // (len(_EXCERPT_SECONDS) - 1)
+            parts.append(wave[begin : begin + samples])
+    return parts
 
 
 def _layers(
