@@ -29,6 +29,11 @@ class QuantizedEcapa(torch.nn.Module):
         self._model = ModelFile({**metadata, "sha256": digest}, model.arrays)
         self.embedder = Embedder(self._model)
 
+    @property
+    def model_file(self) -> ModelFile:
+        """What ``save`` writes, without a threshold and figures."""
+        return self._model
+
     def forward(self, feats: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings (batch, 1, 192) of features (batch, time, 80).
 

@@ -23,6 +23,7 @@ from earmark.cli import (
     _eval,
     _info,
     _quantize,
+    _search,
     _sensitivity,
     _train,
     _verify,
@@ -31,7 +32,7 @@ from earmark.cli._output import CommandError, print_error, warnings_on_one_line
 
 __all__ = ["main"]
 
-_COMMANDS = (_demo, _info, _embed, _verify, _eval, _quantize, _sensitivity, _train, _bench)
+_COMMANDS = (_demo, _info, _embed, _verify, _eval, _quantize, _sensitivity, _search, _train, _bench)
 _FAILED = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 

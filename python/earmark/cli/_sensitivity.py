@@ -13,7 +13,9 @@ from earmark.cli._output import (
     CommandError,
     add_checkpoint,
     add_command,
-    positive_int,
+    add_crops,
+    add_work,
+    atomic_output,
     print_result,
     progress_callback,
     table,
@@ -49,13 +51,8 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="each layer alone in float32, the others quantized",
     )
-    parser.add_argument(
-        "--processes",
-        type=positive_int,
-        metavar="N",
-        default=None,
-        help="side by side, of one thread each (default: the physical cores)",
-    )
+    add_crops(parser, 0)
+    add_work(parser)
     parser.add_argument("-o", "--output", metavar="DIR", help="folder that keeps each result")
 
 
@@ -81,8 +78,10 @@ def run(args: argparse.Namespace) -> int:
             trials,
             precision=args.precision,
             by_block=args.blocks,
+            crops=args.crops,
             all_but_one=args.all_but_one,
             processes=args.processes or _C.default_threads(),
+            ray=args.ray,
             folder=args.output,
             progress=progress,
             calibration_progress=calibration_progress,
@@ -92,8 +91,14 @@ def run(args: argparse.Namespace) -> int:
         "all_but_one": args.all_but_one,
         "trial_list": Path(args.trials).name,
         "trials": len(trials.labels),
+        "crops": args.crops,
         "rows": [asdict(row) for row in rows],
     }
+    if args.plot:
+        from earmark.plots import draw_sensitivity
+
+        with atomic_output(args.plot) as temporary:
+            draw_sensitivity(rows, temporary, Path(args.plot).suffix[1:])
     print_result(args, result, _lines(result))
     return 0
 
