@@ -111,7 +111,7 @@ def int8_plan(
     network: PlanBuilder, recordings: list[Array], fp32: Callable[[str], bool] = lambda name: False
 ) -> PlanBuilder:
     """The network quantized on those recordings; ops that `fp32` names stay float32."""
-    calibration = calibrate(network, recordings, "minmax")
+    calibration = calibrate(network, ((item, []) for item in recordings), "minmax")
     names = [op["name"] for op in network.ops]
     precision = {name: PRECISIONS["fp32" if fp32(name) else "int8"] for name in names}
     return quantize_plan(network, calibration, precision)

@@ -150,7 +150,7 @@ def test_a_layer_may_stay_in_fp32(quantize: Quantize, tmp_path: Path) -> None:
         (["--precision", "fc=fp32,fc=int8"], {}, "'fc' twice"),
         (["--precision", "nothing=fp32"], {}, "nothing"),
         (["--precision", "fc=int5"], {}, "int5"),
-        (["--observer", "entropy"], {}, "entropy"),
+        (["--observer", "median"], {}, "median"),
         (["--rounding", "up"], {}, "up"),
         (["--trials", "trials.txt"], {}, "--root"),
         (["--trials", "none.txt", "--root", "."], {}, "none.txt"),

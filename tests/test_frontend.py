@@ -1,4 +1,4 @@
-"""The SpeechBrain front end against its equations in float64 and against torch; the same bits on
+"""Front ends against their equations in float64, SpeechBrain's against torch too; the same bits on
 every instruction set, with any number of threads, alone or in a list."""
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import earmark
 from earmark import _C
 from earmark.audio import read_audio
 from earmark.errors import AudioError, FormatError
-from earmark.frontend import SpeechBrainFbank, make_front_end
+from earmark.frontend import LogMel, SpeechBrainFbank, make_front_end
 from earmark.plan import make_engine
+from oracle.front_end import log_mel
 from oracle.front_end import speechbrain_fbank as reference
 from plans import finish, start
 
@@ -103,6 +104,52 @@ def test_equals_reference(samples: int, seed: int, scale: float, n_mels: int) ->
     )
 
 
+# Around its hop, and those of the frames computed at once.
+LOG_MEL_EDGES = [*EDGES, 319, 320, 321, 2239, 2240, 2559, 2560, 2561, 20479, 20480, 32000]
+
+
+@pytest.mark.parametrize("samples", LOG_MEL_EDGES)
+def test_log_mel_equals_reference_at_edge_lengths(samples: int) -> None:
+    wave = noise(samples)
+    features = LogMel()(wave)
+    assert features.dtype == np.float32
+    assert features.shape == (samples // 320 + 1, 64)
+    np.testing.assert_allclose(features, log_mel(wave), rtol=0, atol=1e-6)
+
+
+@given(
+    samples=st.integers(1, 5000),
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([1e-6, 1e-3, 1.0, 1e6]),
+    n_mels=st.sampled_from([1, 40, 64, 101]),
+)
+@settings(max_examples=25, deadline=None)
+def test_log_mel_equals_reference(samples: int, seed: int, scale: float, n_mels: int) -> None:
+    wave = noise(samples, seed, scale)
+    np.testing.assert_allclose(LogMel(n_mels)(wave), log_mel(wave, n_mels), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_log_mel_equals_reference_on_hostile_signals(name: str) -> None:
+    wave = HOSTILE[name].astype(np.float32)
+    np.testing.assert_allclose(LogMel()(wave), log_mel(wave), rtol=0, atol=5e-6)
+
+
+def test_log_mel_of_silence_and_below_its_floors() -> None:
+    # -60 dB is -1.6 on the fixed scale, whatever lies below.
+    for wave in (np.zeros(5000, np.float32), noise(5000, scale=1e-6)):
+        assert set(LogMel()(wave).ravel()) == {np.float32(-40) * np.float32(0.04)}
+    loud = np.concatenate([noise(16000, 2, 5.0), np.zeros(16000, np.float32)])
+    features = LogMel()(loud)
+    assert features.max() - features.min() == pytest.approx(80 / 25, abs=1e-5)
+
+
+def test_log_mel_tells_levels_and_steady_spectra_apart() -> None:
+    quiet, loud = LogMel()(noise(16000, scale=0.01)), LogMel()(noise(16000, scale=0.1))
+    # Ten times the amplitude is 20 dB, 0.8 on the scale.
+    np.testing.assert_allclose(loud - quiet, 0.8, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_equals_reference_on_hostile_signals(name: str) -> None:
     wave = HOSTILE[name].astype(np.float32)
@@ -117,13 +164,16 @@ def test_equals_reference_on_recordings(path: Path) -> None:
 
 @pytest.mark.parametrize("isa", _C.available_isas())
 @pytest.mark.parametrize("n_mels", [1, 17, 80, 400])
-def test_every_isa_gives_the_same_bits(isa: str, n_mels: int) -> None:
-    front_end = SpeechBrainFbank(n_mels).compiled
-    waves = [noise(samples) for samples in EDGES]
+@pytest.mark.parametrize(("kind", "kernel"), [(SpeechBrainFbank, "center"), (LogMel, "scale")])
+def test_every_isa_gives_the_same_bits(
+    isa: str, n_mels: int, kind: type[SpeechBrainFbank] | type[LogMel], kernel: str
+) -> None:
+    front_end = kind(n_mels).compiled
+    waves = [noise(samples) for samples in LOG_MEL_EDGES]
     for wave in [*waves, *(wave.astype(np.float32) for wave in HOSTILE.values())]:
         expected = front_end(wave, isa="scalar")
         actual = front_end(wave, isa=isa)
-        assert _C.last_kernel() == f"center_f32/{isa}"
+        assert _C.last_kernel() == f"{kernel}_f32/{isa}"
         assert actual.tobytes() == expected.tobytes()
 
 
@@ -134,8 +184,10 @@ def statistics_engine(n_mels: int, threads: int, isa: str = "") -> _C.Engine:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_the_engine_gives_the_same_bits_with_any_threads_and_in_any_list(threads: int) -> None:
-    front_end = SpeechBrainFbank(70)
+@pytest.mark.parametrize("front_end", [SpeechBrainFbank(70), LogMel(70)])
+def test_the_engine_gives_the_same_bits_with_any_threads_and_in_any_list(
+    threads: int, front_end: SpeechBrainFbank | LogMel
+) -> None:
     # The longest is shared between the threads, the others are dealt out where there are enough.
     waves = [noise(n, n) for n in (700_000, 1, 4000, 30_000, 160, 4000, 9999, 12_345)]
     expected = statistics_engine(70, 1).run([front_end(wave) for wave in waves])
@@ -196,8 +248,9 @@ def test_bad_waveforms_in_the_compiled_part(wave: Any, message: str) -> None:
 
 def test_bad_calls_of_the_compiled_part() -> None:
     for n_mels in (0, -1, 401, 2**31 - 1):
-        with pytest.raises(ValueError, match=f"n_mels is {n_mels}, expected 1 to 400"):
-            _C.SpeechBrainFbank(n_mels)
+        for kind in (_C.SpeechBrainFbank, _C.LogMel):
+            with pytest.raises(ValueError, match=f"n_mels is {n_mels}, expected 1 to 400"):
+                kind(n_mels)
     front_end = _C.SpeechBrainFbank(20)
     with pytest.raises(ValueError, match="sse9"):
         front_end(noise(100), isa="sse9")
@@ -255,8 +308,8 @@ def test_long_recordings_need_little_beyond_the_output() -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 6, 1000])
-def test_samples_of_frames(frames: int) -> None:
-    front_end = SpeechBrainFbank()
+@pytest.mark.parametrize("front_end", [SpeechBrainFbank(), LogMel()])
+def test_samples_of_frames(frames: int, front_end: SpeechBrainFbank | LogMel) -> None:
     samples = front_end.samples_of_frames(frames)
     assert len(front_end(noise(samples))) >= frames
     if samples > front_end.min_samples:
@@ -278,8 +331,8 @@ def test_bad_waveforms(wave: Any, message: str) -> None:
         SpeechBrainFbank()(wave)
 
 
-def test_spec_makes_an_equal_front_end() -> None:
-    front_end = SpeechBrainFbank(60)
+@pytest.mark.parametrize("front_end", [SpeechBrainFbank(60), LogMel(60)])
+def test_spec_makes_an_equal_front_end(front_end: SpeechBrainFbank | LogMel) -> None:
     wave = noise(1000)
     for twin in (
         make_front_end(json.loads(json.dumps(front_end.spec()))),
@@ -293,10 +346,12 @@ def test_spec_makes_an_equal_front_end() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({}, "front end None is unknown; known: speechbrain"),
+        ({}, "front end None is unknown; known: log-mel, speechbrain"),
         ({"name": ["speechbrain"]}, "unknown"),
         ({"name": "kaldi"}, "'kaldi' is unknown"),
         ({"name": "speechbrain"}, "described by name and n_mels"),
+        ({"name": "log-mel", "n_mels": 64, "hop": 160}, "front end log-mel is described by"),
+        ({"name": "log-mel", "n_mels": 401}, "from 1 to 400, got 401"),
         ({"name": "speechbrain", "n_mels": 80, "hop": 80}, "hop"),
         ({"name": "speechbrain", "n_mels": 0}, "from 1 to 400, got 0"),
         ({"name": "speechbrain", "n_mels": 10**9}, "got 1000000000"),

@@ -16,6 +16,7 @@ from earmark.lowering.ecapa import lower_ecapa
 from earmark.metrics import cosine_score
 from earmark.nn import EcapaTdnn
 from earmark.plan import make_engine, trace
+from earmark.quantization import LoweredNetwork
 from earmark.quantization.gptq import round_with_compensation
 from earmark.quantization.inputs import InputMoments, layer_inputs
 from earmark.quantization.weights import quantize_weights
@@ -115,7 +116,7 @@ def test_compensation_loses_less_than_the_nearest(bits: int, columns: int) -> No
     limit = 2 ** (bits - 1) - 1
     scale = (np.abs(weight).max(axis=1) / limit).astype(np.float32)
     nearest = np.clip(np.rint(weight / scale[:, None]), -limit, limit)
-    compensated = round_with_compensation(weight, scale, limit, moments.covariance())
+    compensated = round_with_compensation(weight, scale, limit, moments.covariance(), 0.01)
     assert np.abs(compensated).max() <= limit
     np.testing.assert_array_equal(compensated, np.rint(compensated))
     centred = rows - rows.mean(axis=0)
@@ -170,6 +171,38 @@ def test_bits_of_every_layer(
     np.testing.assert_array_equal(model.embed_features(features)[0], expected)
 
 
+def test_dense_layers_see_excerpts_too(network: EcapaTdnn, waves: list[Array]) -> None:
+    """Recordings of 1.125 s give a vector each, and one of the first second; ranges see neither."""
+    lowered = LoweredNetwork(network)
+    lowered.calibrate(waves, compensated=lowered.layers)
+    assert lowered.seen is not None
+    assert lowered.seen.inputs["fc"].rows == 2 * len(waves)
+    frames = sum(len(network.front_end(wave)) for wave in waves)
+    assert lowered.seen.inputs["blocks.0"].rows == frames
+    assert lowered.seen.frames == frames
+    again = LoweredNetwork(network)
+    again.calibrate([wave[:16000] for wave in waves], compensated=["fc"])
+    assert again.seen is not None
+    assert again.seen.inputs["fc"].rows == len(waves)
+
+
+def test_steps_of_a_vector_level_the_weights_of_few_bits(
+    tmp_path: Path, network: EcapaTdnn, waves: list[Array]
+) -> None:
+    def columns(precision: str) -> Array:
+        """The largest weight of each input of the last layer, times the input's step."""
+        path = tmp_path / f"{precision}.earmark"
+        earmark.quantize(network, waves, precision={"all": precision}).save(path)
+        multiplier = modelfile.read(path).arrays["fc.in.quantize.multiplier"]
+        weight = next(op for op in lowered.plan.ops if op["name"] == "fc")
+        return np.abs(lowered.plan.arrays_of(weight)["weight"]).max(axis=0) / multiplier
+
+    lowered = LoweredNetwork(network)
+    plain, level = columns("int8"), columns("int4")
+    assert level.max() == pytest.approx(plain.max(), rel=1e-5)
+    np.testing.assert_allclose(level, np.maximum(plain, plain.max() / 2), rtol=1e-5)
+
+
 def test_float16_weights_are_the_nearest(network: EcapaTdnn, waves: list[Array]) -> None:
     half = earmark.quantize(network, scheme="float16")
     plain = earmark.quantize(network, scheme="fp32")
@@ -201,6 +234,6 @@ def test_four_bits_of_the_trained_network() -> None:
     for rounding in ("nearest", "compensated"):
         quantized = earmark.quantize(net, calibration, precision={"all": "int4"}, rounding=rounding)
         found[rounding] = cosine_score(quantized.embed(recordings), expected)
-    assert found["compensated"].mean() > 0.995
+    assert found["compensated"].mean() > 0.997
     assert found["compensated"].min() > found["nearest"].min()
     assert found["compensated"].mean() > found["nearest"].mean() + 0.003

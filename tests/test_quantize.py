@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,6 @@ from earmark.metrics import cosine_score
 from earmark.nn import EcapaTdnn
 from earmark.quantization.observers import (
     OBSERVERS,
-    MinMaxObserver,
-    Moments,
-    PercentileObserver,
-    summarise,
 )
 from earmark.quantization.quantizer import Quantization
 from earmark.quantization.weights import quantize_weights
@@ -62,82 +57,6 @@ def expected(network: EcapaTdnn, waves: list[Array]) -> Array:
 def file_of(quantized: QuantizedEcapa, folder: Path) -> modelfile.ModelFile:
     quantized.save(folder / "m.earmark")
     return modelfile.read(folder / "m.earmark")
-
-
-# --- observers
-
-
-VALUES = st.lists(
-    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30), min_size=1, max_size=5
-)
-
-
-@given(batches=VALUES)
-def test_minmax_and_moments_are_numpys(batches: list[list[float]]) -> None:
-    observer, moments = MinMaxObserver(), Moments()
-    for batch in batches:
-        values = np.array(batch, np.float32)
-        observer.update(values)
-        moments.update(values)
-    values = np.concatenate(batches)
-    assert observer.range() == (values.min(), values.max())
-    summary = moments.summary()
-    size = np.abs(values).max()
-    assert summary["min"] == pytest.approx(values.min(), rel=1e-5)
-    assert summary["max"] == pytest.approx(values.max(), rel=1e-5)
-    assert summary["mean"] == pytest.approx(values.mean(), rel=1e-5, abs=1e-6 * size)
-    assert summary["std"] == pytest.approx(values.std(), rel=1e-5, abs=1e-6 * size)
-
-
-def test_moments_of_one_array() -> None:
-    values = np.random.default_rng(0).normal(3.0, 0.01, (100, 7)).astype(np.float32)
-    summary = summarise(values)
-    assert summary == json.loads(json.dumps(summary))
-    assert summary["mean"] == pytest.approx(values.mean(dtype=np.float64), rel=1e-5)
-    assert summary["std"] == pytest.approx(values.std(dtype=np.float64), rel=1e-4)
-    assert summarise(np.full(9, 0.1, np.float32))["std"] == 0.0
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 7.5, 1e4])
-@pytest.mark.parametrize("cut", [1e-5, 1e-3, 0.05])
-def test_percentiles_are_numpys(scale: float, cut: float) -> None:
-    rng = np.random.default_rng(1)
-    values = (rng.standard_t(4, 200_000) * scale).astype(np.float32)
-    observer = PercentileObserver(cut)
-    for batch in np.split(values, 10):
-        observer.update(batch.reshape(-1, 50))
-    low, high = observer.range()
-    # A bin of the histogram, whose limit is the power of two above the largest value, at least 1.
-    bin_width = 2 * max(1.0, 2.0 ** float(np.ceil(np.log2(np.abs(values).max())))) / 8192
-    for bound, quantile in ((low, cut), (high, 1 - cut)):
-        assert np.quantile(values, quantile) == pytest.approx(bound, abs=2 * bin_width)
-    assert low < np.quantile(values, cut) + bin_width
-    # About the asked share lies outside, where bins are fine enough to tell.
-    if scale >= 1.0:
-        outside = np.mean((values < low) | (values > high))
-        assert outside <= 2 * cut + 1 / values.size
-
-
-@given(batches=VALUES, cut=st.sampled_from([0.0, 1e-5, 0.1, 0.4]))
-def test_percentiles_lie_within_the_values(batches: list[list[float]], cut: float) -> None:
-    observer = PercentileObserver(cut)
-    for batch in batches:
-        observer.update(np.array(batch, np.float32))
-    low, high = observer.range()
-    values = np.concatenate(batches)
-    bin_width = 4 * max(1.0, np.abs(values).max()) / 8192
-    assert low <= high
-    assert values.min() - bin_width <= low
-    assert high <= values.max() + bin_width
-
-
-def test_the_histogram_grows_without_losing_values() -> None:
-    observer = PercentileObserver(0.0)
-    for value in (0.5, -3.0, 100.0, -1e6, 0.0, 1.0, -1.0, 2.0**20):
-        observer.update(np.full(10, value, np.float32))
-    low, high = observer.range()
-    assert low == pytest.approx(-1e6, rel=0.01)
-    assert high == pytest.approx(2.0**20, rel=0.01)
 
 
 # --- ranges and weights

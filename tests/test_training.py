@@ -136,7 +136,7 @@ def test_the_log(finished: Path) -> None:
     assert [row["step"] for row in rows] == ["6", "12", "18"]
     assert {row["eer"] for row in rows} == {""}
     for row in rows:
-        for name in ("loss", "learning_rate", "gradient_norm", "utterances_per_second", "seconds"):
+        for name in ("loss", "learning_rate", "gradient_norm", "crops_per_second", "seconds"):
             assert float(row[name]) > 0
     assert float(rows[-1]["learning_rate"]) == pytest.approx(CONFIG.learning_rate / 100)
 

@@ -1,6 +1,7 @@
 #include "bindings/bind.h"
 #include "core/check.h"
 #include "cpu/cpu_features.h"
+#include "engine/log_mel.h"
 #include "engine/speechbrain_fbank.h"
 
 namespace py = pybind11;
@@ -45,5 +46,7 @@ void bind_front_end(py::module_& m) {
       .def("__call__", &features, py::arg("waveform"), py::kw_only(), py::arg("isa") = "");
   py::class_<SpeechBrainFbank, FrontEnd>(m, "SpeechBrainFbank",
                                          "See docs/arithmetic.md, \"Front end\".")
+      .def(py::init<int>(), py::arg("n_mels"));
+  py::class_<LogMel, FrontEnd>(m, "LogMel", "See docs/arithmetic.md, \"Front end\".")
       .def(py::init<int>(), py::arg("n_mels"));
 }

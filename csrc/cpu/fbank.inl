@@ -12,18 +12,19 @@ struct Complex {
   double im[kLanes];
 };
 
-// rows[b][i] = sample 160 * (frame + i) - 200 + b, or 0 beyond the ends: lane l of the window's
-// sample 160 a + b is then rows[b][a + l].
-EARMARK_FN void transpose_rows(const float* samples, int64_t n_samples, int64_t frame,
-                               float (*__restrict rows)[Geometry::kRows]) {
-  for (int i = 0; i < Geometry::kRows; ++i) {
-    const int64_t begin = (frame + i) * Geometry::kHop - Geometry::kWindow / 2;
-    if (begin >= 0 && begin + Geometry::kHop <= n_samples) {
-      for (int b = 0; b < Geometry::kHop; ++b) rows[b][i] = samples[begin + b];
+// rows[b * n_rows + i] = sample hop * (frame + i) - 200 + b, or 0 beyond the ends: lane l of the
+// window's sample hop * a + b is then rows[b * n_rows + a + l].
+EARMARK_FN void transpose_rows(int hop, const float* samples, int64_t n_samples, int64_t frame,
+                               float* __restrict rows) {
+  const int n_rows = Geometry::rows(hop);
+  for (int i = 0; i < n_rows; ++i) {
+    const int64_t begin = (frame + i) * hop - Geometry::kWindow / 2;
+    if (begin >= 0 && begin + hop <= n_samples) {
+      for (int b = 0; b < hop; ++b) rows[b * n_rows + i] = samples[begin + b];
     } else {
-      for (int b = 0; b < Geometry::kHop; ++b) {
+      for (int b = 0; b < hop; ++b) {
         const int64_t s = begin + b;
-        rows[b][i] = s >= 0 && s < n_samples ? samples[s] : 0.0f;
+        rows[b * n_rows + i] = s >= 0 && s < n_samples ? samples[s] : 0.0f;
       }
     }
   }
@@ -226,11 +227,11 @@ static float fbank_f32(const FbankTables& t, const float* samples, int64_t n_sam
   EARMARK_RAN("fbank_f32");
   using Geometry = FbankGeometry;
   constexpr int kLanes = Geometry::kLanes;
-  alignas(64) float rows[Geometry::kHop][Geometry::kRows];
+  alignas(64) float rows[Geometry::kMaxRowSamples];
   alignas(64) fbank::Complex z[Geometry::kFft];
   alignas(64) double power[Geometry::kBins][kLanes];
-  fbank::transpose_rows(samples, n_samples, frame, rows);
-  fbank::transform(t, rows[0], z);
+  fbank::transpose_rows(t.hop, samples, n_samples, frame, rows);
+  fbank::transform(t, rows, z);
   fbank::power_spectrum(t, z, power);
   float maximum[kLanes];
   for (float& value : maximum) value = fbank::kMinDecibels;
@@ -273,6 +274,17 @@ static void center_f32(float* x, ptrdiff_t x_stride, int n_rows, int channels, f
     for (int r = 0; r < n_rows; ++r) {
       float* __restrict row = x + r * x_stride + c0;
       for (int c = 0; c < n; ++c) row[c] = static_cast<float>(row[c] - mean[c]);
+    }
+  }
+}
+
+static void scale_f32(float* x, ptrdiff_t x_stride, int n_rows, int channels, float floor,
+                      float offset, float scale) {
+  EARMARK_RAN("scale_f32");
+  for (int r = 0; r < n_rows; ++r) {
+    float* __restrict row = x + r * x_stride;
+    for (int c = 0; c < channels; ++c) {
+      row[c] = ((row[c] > floor ? row[c] : floor) + offset) * scale;
     }
   }
 }

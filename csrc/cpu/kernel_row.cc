@@ -56,6 +56,7 @@ const Kernels EARMARK_ISA_ROW = {
     .table_softmax_f32 = EARMARK_ISA::table_softmax_f32,
     .fbank_f32 = EARMARK_ISA::fbank_f32,
     .center_f32 = EARMARK_ISA::center_f32,
+    .scale_f32 = EARMARK_ISA::scale_f32,
 };
 
 }  // namespace earmark

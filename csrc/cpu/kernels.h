@@ -175,6 +175,9 @@ struct Kernels {
                      int n_frames, float* out, ptrdiff_t out_stride);
   // x = max(x, floor), minus its mean over the rows; in place.
   void (*center_f32)(float* x, ptrdiff_t x_stride, int n_rows, int channels, float floor);
+  // x = (max(x, floor) + offset) * scale; in place.
+  void (*scale_f32)(float* x, ptrdiff_t x_stride, int n_rows, int channels, float floor,
+                    float offset, float scale);
 };
 
 // Null where the ISA is not built; `kernels` throws then.

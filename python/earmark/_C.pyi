@@ -17,6 +17,11 @@ class SpeechBrainFbank(FrontEnd):
 
     def __init__(self, n_mels: int) -> None: ...
 
+class LogMel(FrontEnd):
+    """See docs/arithmetic.md, "Front end"."""
+
+    def __init__(self, n_mels: int) -> None: ...
+
 class Engine:
     """Runs a plan; thread-safe. See docs/file-format.md."""
 

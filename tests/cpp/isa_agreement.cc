@@ -15,6 +15,7 @@
 
 #include "core/check.h"
 #include "engine/engine.h"
+#include "engine/log_mel.h"
 #include "engine/speechbrain_fbank.h"
 #include "random_plan.h"
 
@@ -118,7 +119,11 @@ std::string disagreement(const RandomPlan& plan, const Trace& expected, const Tr
 // Features of a random waveform; empty if they agree.
 std::string front_end_disagreement(int seed, Isa isa, Count& count) {
   Random random(seed);
-  const SpeechBrainFbank front_end(random.pick({1, 17, 80, 400}));
+  const int n_mels = random.pick({1, 17, 80, 400});
+  const SpeechBrainFbank centred(n_mels);
+  const LogMel scaled(n_mels);
+  const bool is_scaled = random.one_in(2);
+  const FrontEnd& front_end = is_scaled ? static_cast<const FrontEnd&>(scaled) : centred;
   std::vector<float> samples(random.pick({1, 160, 401, 1279, 1280, 5000}));
   const float scale = random.one_in(2) ? 1e-4f : 0.3f;
   for (float& sample : samples) sample = random.real(scale);
@@ -130,10 +135,11 @@ std::string front_end_disagreement(int seed, Isa isa, Count& count) {
     return out;
   };
   const std::vector<float> expected = features(Isa::kScalar), actual = features(isa);
-  if (last_kernel != concat("center_f32/", isa_name(isa))) return concat(last_kernel, " ran");
+  const char* const kernel = is_scaled ? "scale_f32" : "center_f32";
+  if (last_kernel != concat(kernel, "/", isa_name(isa))) return concat(last_kernel, " ran");
   if (std::memcmp(expected.data(), actual.data(), expected.size() * sizeof(float)) != 0)
     return "other features";
-  count.kernels.insert({"fbank_f32", "center_f32"});
+  count.kernels.insert({"fbank_f32", kernel});
   return "";
 }
 

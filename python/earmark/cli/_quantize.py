@@ -69,7 +69,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--observer",
-        choices=("minmax", "percentile"),
+        choices=("minmax", "moving-average", "percentile", "mse", "entropy"),
         default="minmax",
         help="how ranges follow from what calibration saw (default: minmax)",
     )

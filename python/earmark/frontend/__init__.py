@@ -1,7 +1,7 @@
 """Front ends: from a waveform to the normalised features that a family's networks were trained on.
 
 Another family's front end is a module beside :mod:`earmark.frontend.speechbrain`, a class in
-``csrc/engine/`` and a line in ``_FRONT_ENDS``.
+``csrc/engine/`` and a word in ``_FRONT_ENDS``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from earmark import _C
 from earmark.errors import FormatError
+from earmark.frontend.logmel import LogMel
 from earmark.frontend.speechbrain import SpeechBrainFbank
 
-__all__ = ["FrontEnd", "SpeechBrainFbank", "make_front_end"]
+__all__ = ["FrontEnd", "LogMel", "SpeechBrainFbank", "make_front_end"]
 
 
 class FrontEnd(Protocol):
@@ -60,7 +61,7 @@ class FrontEnd(Protocol):
 
 
 _FRONT_ENDS: dict[str, Callable[[Mapping[str, Any]], FrontEnd]] = {
-    "speechbrain": SpeechBrainFbank.from_spec,
+    front_end.name: front_end.from_spec for front_end in (LogMel, SpeechBrainFbank)
 }
 
 

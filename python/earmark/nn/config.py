@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-__all__ = ["EcapaConfig", "SoundResNetConfig"]
+__all__ = ["EcapaConfig", "SoundResNetConfig", "checked_labels"]
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,14 @@ class EcapaConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> EcapaConfig:
         """From what :meth:`to_dict` returned. Raises ValueError for other keys or values."""
-        values: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()
-        }
         try:
-            return cls(**values)
+            return cls(**_from_plain(fields))
         except TypeError as error:
             raise ValueError(f"not the numbers of an ECAPA-TDNN: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values for JSON."""
-        fields = asdict(self)
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
+        return _to_plain(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -99,3 +95,41 @@ class SoundResNetConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if len(self.blocks) < 1 or min(self.blocks) < 1:
             raise ValueError(f"blocks must be positive, one for each stage, got {self.blocks}")
+
+    @property
+    def min_frames(self) -> int:
+        """Fewest frames the network takes: zeros are beyond its ends, so one will do."""
+        return 1
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> SoundResNetConfig:
+        """From what :meth:`to_dict` returned. Raises ValueError for other keys or values."""
+        try:
+            return cls(**_from_plain(fields))
+        except TypeError as error:
+            raise ValueError(f"not the numbers of a sound ResNet: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values for JSON."""
+        return _to_plain(asdict(self))
+
+
+def checked_labels(labels: Sequence[Any], classes: int) -> tuple[str, ...]:
+    """Names of a network's classes. Raises ValueError for another number of them, and for names
+    that are no text, empty or there twice."""
+    if len(labels) != classes:
+        raise ValueError(f"{len(labels)} names for {classes} classes")
+    for label in labels:
+        if not isinstance(label, str) or not label.strip() or not label.isprintable():
+            raise ValueError(f"a class is named {label!r}, expected a word")
+    if len(set(labels)) != classes:
+        raise ValueError("two classes have the same name")
+    return tuple(labels)
+
+
+def _from_plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+
+
+def _to_plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}

@@ -7,26 +7,36 @@ Inside, activations are (batch, channel, time, band).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from earmark.nn.config import SoundResNetConfig
+from earmark.frontend import LogMel
+from earmark.nn.config import SoundResNetConfig, checked_labels
 
 __all__ = ["SoundResNet", "SoundResNetConfig"]
 
 
 class SoundResNet(nn.Module):
-    """Class scores of a spectrogram; the defaults of the config are ResNet-50's blocks and widths.
+    """Class scores of a spectrogram, with the front end that makes it; the defaults of the config
+    are ResNet-50's blocks and widths.
 
-    Weights are drawn as torchvision draws them.
+    ``labels``: names of the classes, by default their numbers. Weights are drawn as torchvision
+    draws them. Raises ValueError for another number of labels, and
+    for a label that is empty or there twice.
     """
 
-    def __init__(self, config: SoundResNetConfig) -> None:
+    family = "sound-resnet"
+
+    def __init__(self, config: SoundResNetConfig, labels: Sequence[str] | None = None) -> None:
         super().__init__()
         self.config = config
+        self.labels = checked_labels(
+            [str(i) for i in range(config.classes)] if labels is None else labels, config.classes
+        )
+        self.front_end = LogMel(config.n_mels)
         self.conv1 = nn.Conv2d(1, config.width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(config.width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -57,6 +67,16 @@ class SoundResNet(nn.Module):
             x = self.get_submodule(name)(x)
         scores: Tensor = self.fc(x.mean(dim=(2, 3)))
         return scores
+
+    def begin_as_shortcuts(self) -> None:
+        """Let each bottleneck begin as its shortcut: the gain of its last BatchNorm becomes 0.
+
+        P. Goyal et al., "Accurate, Large Minibatch SGD", arXiv:1706.02677. A deep network then
+        learns from its first steps on.
+        """
+        for module in self.modules():
+            if isinstance(module, _Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
 
     def load_torchvision(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights of torchvision's network of the same blocks and widths.

@@ -28,6 +28,7 @@ Array = NDArray[Any]
 _SCHEMES = ("int8", "float16", "fp32")
 _ROUNDINGS = ("compensated", "nearest")
 _ALL = "all"
+_EXCERPT_SECONDS = (1.0, 1.5, 2.0)
 
 
 def quantize(
@@ -92,8 +93,13 @@ class LoweredNetwork:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Observe all tensors, and the inputs' covariance of the layers to be compensated."""
-        features = features_of(self.net, items, progress)
-        self.seen = calibrate(self.plan, features, observer, compensated)
+        front_end = self.net.front_end
+        rate = front_end.sample_rate_hz
+        recordings = (
+            (front_end(wave), list(map(front_end, _excerpts(wave, rate))) if compensated else [])
+            for wave in _waves(self.net, items, progress)
+        )
+        self.seen = calibrate(self.plan, recordings, observer, compensated)
 
     def precisions(self, scheme: str, precision: Mapping[str, str]) -> dict[str, Precision]:
         """The precision of every op. Raises ValueError for unknown names."""
@@ -179,6 +185,12 @@ def features_of(
 
     progress: called with (done, total). Raises AudioError for one that cannot be used.
     """
+    return map(net.front_end, _waves(net, items, progress))
+
+
+def _waves(
+    net: EcapaTdnn, items: Sequence[Any], progress: Callable[[int, int], None] | None
+) -> Iterator[Array]:
     from earmark.audio import read_audio
 
     rate = net.front_end.sample_rate_hz
@@ -187,9 +199,23 @@ def features_of(
         audio = read_audio(
             item, rate, target_rate=rate, min_samples=min_samples, name=f"recording {done - 1}"
         )
-        yield net.front_end(audio.samples)
+        yield audio.samples
         if progress is not None:
             progress(done, len(items))
+
+
+def _excerpts(wave: Array, rate: int) -> list[Array]:
+    """A second of its beginning, one and a half of its middle, two of its end, as far as it goes.
+
+    A pooled vector of each makes several of one recording, for layers that see one a recording.
+    """
+    parts = []
+    for place, seconds in enumerate(_EXCERPT_SECONDS):
+        samples = int(seconds * rate)
+        if samples < len(wave):
+            begin = (len(wave) - samples) * place // (len(_EXCERPT_SECONDS) - 1)
+            parts.append(wave[begin : begin + samples])
+    return parts
 
 
 def _layers(

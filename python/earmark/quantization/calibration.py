@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,30 +58,38 @@ class Calibration:
             else:
                 self.observers.setdefault(name, OBSERVERS[self.observer]()).update(values)
 
+    def update_inputs(self, inputs: Iterable[tuple[str, Array]]) -> None:
+        for name, rows in inputs:
+            if name not in self.inputs:
+                self.inputs[name] = InputMoments(rows.shape[1])
+            self.inputs[name].update(rows)
+
 
 def calibrate(
     network: PlanBuilder,
-    features: Iterable[Array],
+    recordings: Iterable[tuple[Array, Sequence[Array]]],
     observer: str,
     layers: Collection[str] = (),
 ) -> Calibration:
     """Observe every tensor of a float32 plan.
 
-    features: one (frames, bands) float32 array a recording, in a fixed order. observer: a key of
-    ``OBSERVERS``. layers: names of those whose inputs' covariance is wanted as well. Raises
+    recordings: features (frames, bands), float32, of each and of its excerpts, in a fixed order.
+    observer: a key of ``OBSERVERS``. layers: names of those whose inputs' covariance is wanted as
+    well; dense ones, which see one vector a recording, see those of the excerpts too. Raises
     ValueError for an unknown observer or when there is no recording.
     """
     if observer not in OBSERVERS:
         raise ValueError(f"unknown observer {observer!r}: known are {', '.join(OBSERVERS)}")
     calibration = Calibration(observer)
     engine = make_engine(network.plan, network.arrays)
-    for recording in features:
-        tensors = trace(engine, recording)
-        calibration.update(recording, tensors)
-        for name, rows in layer_inputs(network, recording, tensors, layers):
-            if name not in calibration.inputs:
-                calibration.inputs[name] = InputMoments(rows.shape[1])
-            calibration.inputs[name].update(rows)
+    dense = {op["name"] for op in network.ops if op["op"] == "dense_f32"}.intersection(layers)
+    for features, excerpts in recordings:
+        tensors = trace(engine, features)
+        calibration.update(features, tensors)
+        calibration.update_inputs(layer_inputs(network, features, tensors, layers))
+        for excerpt in excerpts if dense else ():
+            seen = trace(engine, excerpt)
+            calibration.update_inputs(layer_inputs(network, excerpt, seen, dense))
     if calibration.recordings == 0:
         raise ValueError("calibration needs at least one recording")
     return calibration

@@ -17,22 +17,23 @@ __all__ = ["round_with_compensation"]
 
 Array = NDArray[Any]
 
-_DAMPING = 0.01  # of the mean variance, added to each: few recordings leave directions unseen
 _BLOCK = 128
 
 
-def round_with_compensation(weight: Array, scale: Array, limit: int, covariance: Array) -> Array:
+def round_with_compensation(
+    weight: Array, scale: Array, limit: int, covariance: Array, damping: float
+) -> Array:
     """Multiples of ``scale``, in [-limit, limit], that keep weight @ input.
 
-    weight: float64 (out, in). scale: (out,). covariance: (in, in), of the inputs. Columns of large
-    variance come first, as long as many others can still make up for them. Returns float64 (out,
-    in) of integers.
+    weight: float64 (out, in). scale: (out,). covariance: (in, in), of the inputs. damping: what is
+    added to each variance, as a part of their mean. Columns of large variance come first, as long
+    as many others can still make up for them. Returns float64 (out, in) of integers.
     """
     variance = np.diag(covariance)
     order = np.argsort(-variance, kind="stable")
     damped = covariance[np.ix_(order, order)].astype(np.float64)
     mean = float(variance.mean())
-    damped[np.diag_indices_from(damped)] += _DAMPING * (mean if mean > 0 else 1.0)
+    damped[np.diag_indices_from(damped)] += damping * (mean if mean > 0 else 1.0)
     # Row i of the inverse's upper factor: how the columns after i answer to an error in i.
     answer = np.linalg.cholesky(np.linalg.inv(damped)).T
     left = weight[:, order].astype(np.float64)

@@ -37,6 +37,11 @@ class InputMoments:
         self._sum += moved.sum(axis=0, dtype=np.float64)
         self._products += moved.T @ moved
 
+    @property
+    def rows(self) -> int:
+        """How many it took in."""
+        return self._count
+
     def mean(self) -> Array:
         """(columns,), float64."""
         return self._origin + self._sum / self._count

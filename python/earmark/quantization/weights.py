@@ -16,6 +16,9 @@ Array = NDArray[Any]
 
 # Of the largest weight; what lies beyond is clipped.
 _RATIOS = np.linspace(0.25, 1.0, 76)
+# Of GPTQ; more where rows are few, which leaves directions of the inputs unseen.
+_DAMPING, _DAMPING_FEW = 0.01, 0.05
+_ROWS_A_COLUMN = 10
 
 
 def quantize_weights(
@@ -44,7 +47,8 @@ def quantize_weights(
     if moments is None:
         rounded = np.clip(np.rint(columns / scale[:, None]), -limit, limit)
     else:
-        rounded = round_with_compensation(columns, scale, limit, moments.covariance())
+        damping = _DAMPING if moments.rows >= _ROWS_A_COLUMN * columns.shape[1] else _DAMPING_FEW
+        rounded = round_with_compensation(columns, scale, limit, moments.covariance(), damping)
     return rounded.astype(np.int8).reshape(weight.shape), scale
 
 

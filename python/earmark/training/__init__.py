@@ -1,18 +1,28 @@
-"""Training of ECAPA-TDNNs. Needs torch, and pyroomacoustics for simulated rooms."""
+"""Training of ECAPA-TDNNs and sound ResNets. Needs torch, and pyroomacoustics for rooms."""
 
 from __future__ import annotations
 
-from earmark.training.config import Augmentation, TrainingConfig
+from earmark.training.config import (
+    Augmentation,
+    SoundAugmentation,
+    SoundTrainingConfig,
+    TrainingConfig,
+)
 from earmark.training.dataset import Corpus, Recordings, Utterance, find_utterances
-from earmark.training.trainer import Evaluation, train
+from earmark.training.loop import Evaluation
+from earmark.training.sounds import train_sounds
+from earmark.training.trainer import train
 
 __all__ = [
     "Augmentation",
     "Corpus",
     "Evaluation",
     "Recordings",
+    "SoundAugmentation",
+    "SoundTrainingConfig",
     "TrainingConfig",
     "Utterance",
     "find_utterances",
     "train",
+    "train_sounds",
 ]

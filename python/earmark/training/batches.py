@@ -6,28 +6,44 @@ number of threads, on the batches before it, or on where a run was interrupted.
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earmark.errors import AudioError
 from earmark.frontend import FrontEnd
 from earmark.training.augment import Noises, Wave, crop, mask, reverberate
 from earmark.training.config import Augmentation
 from earmark.training.dataset import SAMPLE_RATE_HZ, Corpus
 
-__all__ = ["Examples", "batches", "stacked"]
+__all__ = ["ExampleSource", "Examples", "batches", "stacked"]
 
 Features = NDArray[np.float32]
+Target = int | NDArray[np.float32]
 
 # Enough that a thread that waits for a disk does not hold up the network.
 _BATCHES_AHEAD = 3
+
+
+class ExampleSource(Protocol):
+    """What batches are made of."""
+
+    def __len__(self) -> int:
+        """Examples of an epoch."""
+        ...
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The examples of an epoch, shuffled."""
+        ...
+
+    def make(self, epoch: int, index: int) -> tuple[Features, Target]:
+        """Features (T, n_mels) of an example in an epoch, and its target."""
+        ...
 
 
 class Examples:
@@ -92,34 +108,22 @@ class Examples:
         """A crop at the example's speed, and the class."""
         how = self._augmentation
         variant, row = divmod(index, len(self._corpus))
-        samples, speaker = self._utterance(row)
+        samples, speaker = self._corpus.read(row)
         length = round(how.crop_seconds * SAMPLE_RATE_HZ)
         wave = crop(samples, length, how.speeds[variant], rng)
         return wave, speaker + variant * len(self._corpus.speakers)
 
-    def _utterance(self, row: int) -> tuple[NDArray[np.int16], int]:
-        """Samples and speaker of an utterance, or of the next one that can be read."""
-        count = len(self._corpus)
-        for candidate in range(row, row + count):
-            try:
-                samples = self._corpus.recordings.read(candidate % count)
-            except AudioError as error:
-                warnings.warn(f"left out: {error}", stacklevel=2)
-            else:
-                return samples, int(self._corpus.labels[candidate % count])
-        raise ValueError(f"none of {count} utterances can be read any more")
 
-
-def stacked(made: Iterable[tuple[Features, int]]) -> tuple[Tensor, Tensor]:
-    """Features (B, T, n_mels) and classes (B,) of examples."""
-    features, classes = zip(*made, strict=True)
-    return torch.from_numpy(np.stack(features)), torch.tensor(classes)
+def stacked(made: Iterable[tuple[Features, Target]]) -> tuple[Tensor, Tensor]:
+    """Features (B, T, n_mels) and targets (B, ...) of examples."""
+    features, targets = zip(*made, strict=True)
+    return torch.from_numpy(np.stack(features)), torch.from_numpy(np.stack(targets))
 
 
 def batches(
-    examples: Examples, size: int, first: int, end: int, threads: int
+    examples: ExampleSource, size: int, first: int, end: int, threads: int
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Features (size, T, n_mels) and classes (size,) of the steps ``first`` to ``end`` - 1.
+    """Features (size, T, n_mels) and targets (size, ...) of the steps ``first`` to ``end`` - 1.
 
     An epoch has ``len(examples) // size`` steps; what is left over has its turn in another epoch.
     """
@@ -133,7 +137,7 @@ def batches(
                 yield epoch, order[(step - begin) * size :][:size]
 
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[list[Future[tuple[Features, int]]]] = deque()
+        waiting: deque[list[Future[tuple[Features, Target]]]] = deque()
         steps = indices()
         try:
             while True:

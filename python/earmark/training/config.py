@@ -6,7 +6,14 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["PRECISIONS", "Augmentation", "TrainingConfig"]
+__all__ = [
+    "PRECISIONS",
+    "Augmentation",
+    "OptimizerConfig",
+    "SoundAugmentation",
+    "SoundTrainingConfig",
+    "TrainingConfig",
+]
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -44,15 +51,13 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How a network is trained; the defaults are for small corpora.
+class OptimizerConfig:
+    """How a network's weights are moved, whatever it learns.
 
     ``batch``: crops a step; ``learning_rate``: the highest of the schedule, reached after the share
-    ``warmup`` of all steps; ``margin`` (radians) and ``scale`` of the loss, the margin growing from
-    0 over the share ``margin_warmup`` of all steps; ``clip``: the largest norm of a gradient;
-    ``average``: decay of the moving average of the weights that is saved, 0 for the weights as they
-    are; ``precision``: of the network, the loss is always float32. Raises ValueError for values out
-    of range.
+    ``warmup`` of all steps; ``clip``: the largest norm of a gradient; ``average``: decay of the
+    moving average of the weights that is saved, 0 for the weights as they are; ``precision``: of
+    the network, the loss is always float32. Raises ValueError for values out of range.
     """
 
     epochs: int = 60
@@ -60,24 +65,17 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     warmup: float = 0.05
     weight_decay: float = 0.02
-    margin: float = 0.2
-    margin_warmup: float = 0.2
-    scale: float = 30.0
     clip: float = 5.0
     average: float = 0.999
     precision: str = "fp32"
     seed: int = 0
-    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         _require("epochs", self.epochs, self.epochs >= 1)
         _require("batch", self.batch, self.batch >= 2)
         _require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf)
-        for name in ("warmup", "margin_warmup"):
-            _require(name, getattr(self, name), 0 <= getattr(self, name) < 1)
+        _require("warmup", self.warmup, 0 <= self.warmup < 1)
         _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1)
-        _require("margin", self.margin, 0 <= self.margin < math.pi / 2)
-        _require("scale", self.scale, 0 < self.scale < math.inf)
         _require("clip", self.clip, self.clip > 0)
         _require("average", self.average, 0 <= self.average < 1)
         _require("precision", self.precision, self.precision in PRECISIONS)
@@ -86,6 +84,74 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values for JSON."""
         return _plain(asdict(self))
+
+
+@dataclass(frozen=True)
+class TrainingConfig(OptimizerConfig):
+    """How an ECAPA-TDNN is trained; the defaults are for small corpora.
+
+    ``margin`` (radians) and ``scale`` of the loss, the margin growing from 0 over the share
+    ``margin_warmup`` of all steps. Raises ValueError for values out of range.
+    """
+
+    margin: float = 0.2
+    margin_warmup: float = 0.2
+    scale: float = 30.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("margin", self.margin, 0 <= self.margin < math.pi / 2)
+        _require("margin_warmup", self.margin_warmup, 0 <= self.margin_warmup < 1)
+        _require("scale", self.scale, 0 < self.scale < math.inf)
+
+
+@dataclass(frozen=True)
+class SoundAugmentation:
+    """How pieces of clips are changed. ``seconds``: their length, that of a window in use.
+
+    ``speed``: the range of the factor by which a piece is played faster; ``gain_db``: of its
+    level; ``mix``: how likely it is mixed with a piece of another clip, the target likewise;
+    ``mask_mels``, ``mask_frames``: the widest band of each mask of SpecAugment. Raises ValueError
+    for values out of range.
+    """
+
+    seconds: float = 2.0
+    speed: tuple[float, float] = (0.8, 1.25)
+    gain_db: tuple[float, float] = (-12.0, 6.0)
+    mix: float = 0.5
+    mask_mels: tuple[int, ...] = (8,)
+    mask_frames: tuple[int, ...] = (12,)
+
+    def __post_init__(self) -> None:
+        _require("seconds", self.seconds, 0.1 <= self.seconds <= 60)
+        _require("speed", self.speed, 0.5 <= self.speed[0] <= self.speed[1] <= 2)
+        _require("gain_db", self.gain_db, -60 <= self.gain_db[0] <= self.gain_db[1] <= 20)
+        _require("mix", self.mix, 0 <= self.mix <= 1)
+        for name in ("mask_mels", "mask_frames"):
+            _require(name, getattr(self, name), min(getattr(self, name), default=0) >= 0)
+
+
+@dataclass(frozen=True)
+class SoundTrainingConfig(OptimizerConfig):
+    """How a sound-event network is trained; the defaults are for a few hundred clips.
+
+    ``smoothing``: the share of a target that is spread over all classes; ``class_weights``: a
+    class counts in the loss by the inverse of its clips; ``undersample``: an epoch has as many
+    clips of each class as the smallest has, drawn anew each time. Raises ValueError for values out
+    of range.
+    """
+
+    batch: int = 16
+    weight_decay: float = 0.05
+    smoothing: float = 0.05
+    class_weights: bool = False
+    undersample: bool = False
+    augmentation: SoundAugmentation = field(default_factory=SoundAugmentation)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("smoothing", self.smoothing, 0 <= self.smoothing < 1)
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

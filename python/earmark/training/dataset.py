@@ -148,7 +148,7 @@ class Recordings:
 
 
 class Corpus:
-    """Utterances with their speakers, numbered by name.
+    """Utterances with their speakers, or clips with the classes of their sounds, numbered by name.
 
     ``speakers``: sorted names; ``labels``: int64 (n,), for each recording an index into them.
     """
@@ -178,6 +178,18 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.recordings)
+
+    def read(self, row: int) -> tuple[Samples, int]:
+        """Samples and label of an utterance, or of the next one that can be read."""
+        count = len(self)
+        for candidate in range(row, row + count):
+            try:
+                samples = self.recordings.read(candidate % count)
+            except AudioError as error:
+                warnings.warn(f"left out: {error}", stacklevel=2)
+            else:
+                return samples, int(self.labels[candidate % count])
+        raise ValueError(f"none of {count} utterances can be read any more")
 
     def summary(self) -> dict[str, int | str]:
         """Numbers of speakers and utterances, and a digest of who speaks in which file."""

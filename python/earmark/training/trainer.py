@@ -1,65 +1,28 @@
-"""The training loop: additive angular margin softmax on augmented crops, resumable at any step."""
+"""Training of ECAPA-TDNNs: additive angular margin softmax on augmented crops."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import csv
-import hashlib
-import json
-import math
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from earmark.errors import FormatError, first_line
 from earmark.nn.ecapa import EcapaTdnn
 from earmark.training.augment import Noises
-from earmark.training.batches import Examples, batches
+from earmark.training.batches import Examples
 from earmark.training.centres import mean_embeddings
-from earmark.training.checkpoint import atomic_file, read_state, write_json, write_tensors
 from earmark.training.config import TrainingConfig
 from earmark.training.dataset import Corpus, Progress, Recordings
+from earmark.training.loop import MODEL, Evaluation, Objective, Training, digest_of, fit, run_folder
 from earmark.training.loss import AngularMargin
-from earmark.training.process import alone_in, keep_freed_memory, noted_signals
 from earmark.training.rooms import room_responses
-from earmark.training.schedule import learning_rate, ramp
+from earmark.training.schedule import ramp
 
-__all__ = ["Evaluation", "train"]
+__all__ = ["train"]
 
-_MODEL, _STATE = "model.safetensors", "state.safetensors"
-_RECIPE, _LOG, _ROOMS = "recipe.json", "log.csv", "rooms.npz"
-_COLUMNS = (
-    "epoch",
-    "step",
-    "loss",
-    "accuracy",
-    "learning_rate",
-    "gradient_norm",
-    "utterances_per_second",
-    "seconds",
-    "eer",
-)
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is measured after each ``every`` epochs and after the last.
-
-    ``measure`` takes the network that would be saved, in evaluation mode, and returns rates with
-    ``eer`` among them; ``name`` stands for the trials in the recipe.
-    """
-
-    measure: Callable[[EcapaTdnn], dict[str, Any]]
-    every: int
-    name: str
+_ROOMS = "rooms.npz"
 
 
 def train(
@@ -97,304 +60,61 @@ def train(
     RuntimeError when the loss is no longer finite or another process trains there.
     """
     run = Path(folder)
-    run.mkdir(parents=True, exist_ok=True)
     recipe = {
         "family": net.family,
-        "start": _digest(net) if pretrained else "random",
+        "start": digest_of(net) if pretrained else "random",
         "network": net.config.to_dict(),
         "training": config.to_dict(),
         "data": corpus.summary(),
         "noise": noise.summary() if noise is not None else {},
         "evaluation": {"trials": evaluation.name, "every": evaluation.every} if evaluation else {},
     }
-    memory = keep_freed_memory() if device == "cpu" else contextlib.nullcontext()
-    with alone_in(run), memory:
-        _check_recipe(run / _RECIPE, recipe)
+    with run_folder(run, recipe, device):
         how = config.augmentation
         rooms = []
         if how.room and how.rooms:
             rooms = room_responses(how.rooms, config.seed, run / _ROOMS, room_progress)
         noises = Noises(noise, how.snr_db) if noise is not None else None
         examples = Examples(corpus, net.front_end, how, config.seed, noises, rooms)
-        training = _Training(net, examples, config, device)
-        log = _Log(run, recipe, evaluation)
-        if (run / _STATE).is_file():
-            log.restore(training)
-        elif pretrained:
-            training.head.place(mean_embeddings(training.net, examples, workers))
-        with noted_signals() as signals:
-            _loop(training, log, workers, save_seconds, progress, signals)
-    parameters = sum(parameter.numel() for parameter in net.parameters())
+        head = _Head(examples.classes, net.config.embedding, config)
+        training = Training(net, head, examples, config, device)
+
+        def place() -> None:
+            head.centres.place(mean_embeddings(net, examples, workers))
+
+        last = fit(
+            training,
+            run,
+            {"family": net.family, "config": net.config.to_dict(), "recipe": recipe},
+            rate="eer",
+            evaluation=evaluation,
+            begin=place if pretrained else None,
+            workers=workers,
+            save_seconds=save_seconds,
+            progress=progress,
+        )
     return {
-        "output": str(run / _MODEL),
-        "parameters": parameters,
+        "output": str(run / MODEL),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
         "speakers": len(corpus.speakers),
         "utterances": len(corpus),
-        **log.rows[-1],
+        **last,
     }
 
 
-class _Training:
-    """All that changes from step to step."""
+class _Head(Objective):
+    """The loss of :class:`AngularMargin` with a margin that grows."""
 
-    def __init__(
-        self, net: EcapaTdnn, examples: Examples, config: TrainingConfig, device: str
-    ) -> None:
-        self.net = net.to(device).requires_grad_(True).train()
-        self.examples = examples
-        self.config = config
-        self.device = torch.device(device)
-        self.batch = min(config.batch, len(examples))
-        self.steps_per_epoch = len(examples) // self.batch
-        self.total = self.steps_per_epoch * config.epochs
-        self.step = 0
-        self.learning_rate = 0.0
-        # Over the epoch so far: loss, correct examples, norm of the gradient.
-        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+    def __init__(self, classes: int, dim: int, config: TrainingConfig) -> None:
+        super().__init__()
+        self._margin, self._warmup = config.margin, config.margin_warmup
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            head = AngularMargin(examples.classes, net.config.embedding, config.scale)
-        self.head = head.to(device)
-        self.parameters = [*net.parameters(), *head.parameters()]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.parameters if p.ndim > 1]},
-            # Biases and batch normalisation.
-            {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
-        self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
-        self.averages = (
-            {key: value.clone() for key, value in self._floats().items()} if config.average else {}
-        )
+            self.centres = AngularMargin(classes, dim, config.scale)
 
-    def advance(self, features: Tensor, classes: Tensor) -> None:
-        """One step, on features (B, T, n_mels) and classes (B,)."""
-        config = self.config
-        warmup = int(config.warmup * self.total)
-        self.learning_rate = learning_rate(self.step, self.total, warmup, config.learning_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        dtype = _AUTOCAST.get(config.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            embeddings = self.net(features.to(self.device))[:, 0]
-        margin = config.margin * ramp(self.step, int(config.margin_warmup * self.total))
-        loss, correct = self.head(embeddings, classes.to(self.device), margin)
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.averages:
-            # At first about the mean of all weights so far.
-            decay = min(config.average, (1 + self.step) / (10 + self.step))
-            weights = self._floats()
-            torch._foreach_lerp_(
-                list(self.averages.values()), [weights[key] for key in self.averages], 1 - decay
-            )
-        # fp16 skips a step whose gradient overflowed.
-        finite_norm = torch.where(norm.isfinite(), norm, 0)
-        self.sums += torch.stack([loss.detach(), correct, finite_norm])
-        self.step += 1
-
-    def model(self) -> dict[str, Tensor]:
-        """The state dict to save: averaged where weights are averaged."""
-        return {**self.net.state_dict(), **self.averages}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors from which :meth:`restore` makes the same state."""
-        named = {
-            **_prefixed("model", self.net.state_dict()),
-            **_prefixed("average", self.averages),
-            **_prefixed("head", self.head.state_dict()),
-            "sums": self.sums,
-        }
-        for index, state in self.optimizer.state_dict()["state"].items():
-            named.update(_prefixed(f"optimizer.{index}", state))
-        return named
-
-    def restore(self, tensors: dict[str, Tensor], step: int, scaler: dict[str, Any]) -> None:
-        """Take what :meth:`tensors` gave."""
-
-        def below(prefix: str) -> dict[str, Tensor]:
-            start = f"{prefix}."
-            return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
-
-        self.net.load_state_dict(below("model"))
-        self.head.load_state_dict(below("head"))
-        for key, average in below("average").items():
-            self.averages[key].copy_(average)
-        self.sums.copy_(tensors["sums"])
-        groups = self.optimizer.state_dict()["param_groups"]
-        indices = [index for group in groups for index in group["params"]]
-        state = {index: below(f"optimizer.{index}") for index in indices}
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.scaler.load_state_dict(scaler)
-        self.step = step
-
-    def _floats(self) -> dict[str, Tensor]:
-        return {
-            key: value for key, value in self.net.state_dict().items() if value.is_floating_point()
-        }
-
-
-class _Log:
-    """The files of a run, and the time it took."""
-
-    def __init__(self, run: Path, recipe: dict[str, Any], evaluation: Evaluation | None) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.seconds = 0.0
-        self.epoch_seconds = 0.0
-        self._run = run
-        self._recipe = recipe
-        self._evaluation = evaluation
-        self._measured: dict[str, Any] = {}
-
-    def restore(self, training: _Training) -> None:
-        """Take the state that was saved last."""
-        path = self._run / _STATE
-        tensors, saved = read_state(path)
-        try:
-            training.restore(tensors, saved["step"], saved["scaler"])
-            self.rows, self.seconds = saved["rows"], saved["seconds"]
-            self.epoch_seconds, self._measured = saved["epoch_seconds"], saved["measured"]
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise FormatError(f"{path}: not the state of this run: {first_line(error)}") from error
-        # Killed between the two, the model would be older than the state.
-        self._write_results(training)
-
-    def end_epoch(self, training: _Training) -> None:
-        """Add the row of the epoch that ends."""
-        _check_finite(training)
-        epoch = training.step // training.steps_per_epoch
-        loss, correct, norm = training.sums.tolist()
-        training.sums.zero_()
-        steps = training.steps_per_epoch
-        row = {
-            "epoch": epoch,
-            "step": training.step,
-            "loss": loss / steps,
-            "accuracy": correct / (steps * training.batch),
-            "learning_rate": training.learning_rate,
-            "gradient_norm": norm / steps,
-            "utterances_per_second": steps * training.batch / self.epoch_seconds,
-            "seconds": self.seconds,
-            "eer": None,
-        }
-        self.epoch_seconds = 0.0
-        evaluation = self._evaluation
-        last = training.step == training.total
-        if evaluation is not None and (last or epoch % evaluation.every == 0):
-            net = copy.deepcopy(training.net)
-            net.load_state_dict(training.model())
-            self._measured = evaluation.measure(net.eval().requires_grad_(False))
-            row["eer"] = self._measured["eer"]
-        self.rows.append(row)
-
-    def save(self, training: _Training) -> None:
-        """Write the state, which alone counts, then all that follows from it."""
-        _check_finite(training)
-        saved = {
-            "step": training.step,
-            "scaler": training.scaler.state_dict(),
-            "rows": self.rows,
-            "seconds": self.seconds,
-            "epoch_seconds": self.epoch_seconds,
-            "measured": self._measured,
-        }
-        write_tensors(self._run / _STATE, training.tensors(), saved)
-        self._write_results(training)
-
-    def _write_results(self, training: _Training) -> None:
-        described = {
-            "family": training.net.family,
-            "config": training.net.config.to_dict(),
-            "recipe": self._recipe,
-            "step": training.step,
-            "measured": self._measured,
-        }
-        write_tensors(self._run / _MODEL, training.model(), described)
-        with atomic_file(self._run / _LOG) as temporary, temporary.open("w", newline="") as out:
-            writer = csv.DictWriter(out, _COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-
-def _loop(
-    training: _Training,
-    log: _Log,
-    workers: int,
-    save_seconds: float,
-    progress: Progress | None,
-    signals: list[int],
-) -> None:
-    saved = lap = time.monotonic()
-
-    def seconds() -> float:
-        """Since it was asked last."""
-        nonlocal lap
-        before, lap = lap, time.monotonic()
-        log.seconds += lap - before
-        return lap - before
-
-    data = batches(training.examples, training.batch, training.step, training.total, workers)
-    with contextlib.closing(data):
-        for features, classes in data:
-            training.advance(features, classes)
-            log.epoch_seconds += seconds()
-            if progress is not None:
-                progress(training.step, training.total)
-            if training.step % training.steps_per_epoch == 0:
-                log.end_epoch(training)
-            elif lap - saved < save_seconds and not signals:
-                continue
-            log.save(training)
-            if signals:
-                raise KeyboardInterrupt
-            seconds()
-            saved = lap
-
-
-def _check_finite(training: _Training) -> None:
-    loss = float(training.sums[0])
-    if not math.isfinite(loss):
-        raise RuntimeError(f"the loss is {loss} by step {training.step}: try a lower learning rate")
-
-
-def _check_recipe(path: Path, recipe: dict[str, Any]) -> None:
-    """Write the recipe of a new run; ValueError when the one that is there differs."""
-    if not path.is_file():
-        write_json(path, recipe)
-        return
-    try:
-        old = _flat(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError) as error:
-        raise FormatError(f"{path}: not the recipe of a run: {first_line(error)}") from error
-    new = _flat(recipe)
-    for key in [*new, *old]:
-        if old.get(key) != new.get(key):
-            raise ValueError(
-                f"{path.parent}: holds a run whose {key} is {old.get(key)!r}, not {new.get(key)!r}"
-            )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _digest(net: EcapaTdnn) -> str:
-    """Of the weights a run starts from."""
-    sha = hashlib.sha256()
-    for tensor in net.state_dict().values():
-        sha.update(tensor.cpu().numpy().tobytes())
-    return sha.hexdigest()[:16]
-
-
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{key}": tensor for key, tensor in tensors.items()}
+    def loss(
+        self, outputs: Tensor, targets: Tensor, step: int, total: int
+    ) -> tuple[Tensor, Tensor]:
+        margin = self._margin * ramp(step, int(self._warmup * total))
+        loss, correct = self.centres(outputs[:, 0], targets, margin)
+        return loss, correct

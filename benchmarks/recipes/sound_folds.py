@@ -1,0 +1,52 @@
+"""Trains the sound ResNet-50 once for each fold of a data set, on the clips of the other folds.
+
+    python benchmarks/recipes/sound_folds.py --data sounds/ -o runs/
+
+``sounds/meta.csv`` lists file, class and fold. A run that was interrupted goes on. Each
+``runs/fold-N/model.safetensors`` then holds the network that has not heard fold N, and
+``benchmarks/papers/p3_table2.py --runs runs/`` compares its quantized forms.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from earmark.clips import read_clips
+from earmark.nn import SoundResNet, SoundResNetConfig
+from earmark.training import Corpus, SoundTrainingConfig, Utterance, train_sounds
+
+EPOCHS, LEARNING_RATE = 44, 1.5e-3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    clips = read_clips(args.data / "meta.csv")
+    for fold in args.folds:
+        corpus = Corpus([Utterance(c.path, c.name, c.label) for c in clips if c.fold != fold])
+        torch.manual_seed(fold)
+        net = SoundResNet(SoundResNetConfig(len(corpus.speakers)), corpus.speakers)
+        net.begin_as_shortcuts()
+        config = SoundTrainingConfig(epochs=args.epochs, learning_rate=LEARNING_RATE)
+        result = train_sounds(
+            net,
+            corpus,
+            args.output / f"fold-{fold}",
+            config,
+            progress=lambda done, total: print(f"\r{done}/{total}", end="", flush=True),
+        )
+        print(f"\nfold {fold}: {result}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
