@@ -90,7 +90,7 @@ def test_choice_and_front(found: tuple[SearchResult, Path]) -> None:
     by_distance = sorted(result.points, key=lambda point: point.distance)
     smoothed = [point.smoothed_eer_change for point in by_distance]
     assert smoothed == sorted(smoothed)
-    low, high = result.chosen.reported_eer_change[1:]
+    low, high = result.chosen.reporting.eer_change[1:]
     assert low <= high
     assert {(one.unit, one.precision) for one in result.alone} >= {("mfa", "int4"), ("fc", "fp32")}
     assert all(one.distance == 0 for one in result.alone if one.precision == "fp32")
@@ -216,7 +216,7 @@ def test_the_command(
     chosen = next(p for p in result["points"] if p["name"] == result["chosen"])
     info = earmark.load(model).info()
     assert info["measured"]["eer"] == chosen["reporting"]["eer"]
-    assert info["measured"]["eer_change"] == chosen["reported_eer_change"][0]
+    assert info["measured"]["eer_change"] == chosen["reporting"]["eer_change"][0]
     assert info["threshold"] == chosen["threshold"]
     assert plot.read_bytes().startswith(b"\x89PNG")
     # What is printed, `quantize` takes.

@@ -38,13 +38,15 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], form: str) -> None
 
 def draw_sensitivity(rows: Sequence[Measured], path: str | os.PathLike[str], form: str) -> None:
     """EER change, distance to float32 and size of each row; the first row is float32."""
-    base, others = rows[0], rows[1:]
+    others = rows[1:]
     figure = new_figure(9, 1.2 + _ROW_INCHES * len(others))
     panels = figure.subplots(1, 3, sharey=True)
     at = np.arange(len(others))
-    panels[0].barh(at, [100 * (row.eer - base.eer) for row in others], color=_MAIN)
+    changes = 100 * np.array([row.eer_change for row in others]).T
+    errors = np.maximum([changes[0] - changes[1], changes[2] - changes[0]], 0)
+    panels[0].errorbar(changes[0], at, xerr=errors, fmt="o", color=_MAIN, elinewidth=0.8)
     panels[0].axvline(0, color="black", linewidth=0.8)
-    panels[0].set_xlabel("EER minus float32's, %")
+    panels[0].set_xlabel("EER minus float32's, % (95 %)")
     panels[0].set_yticks(at, [row.unit for row in others], fontsize=7)
     panels[0].invert_yaxis()
     panels[1].plot([1 - row.cosine for row in others], at, "o", color=_MAIN, label="mean")
@@ -89,7 +91,7 @@ def draw_search(result: SearchResult, path: str | os.PathLike[str], form: str) -
     )
     panels[0].set_yscale("log")
     panels[0].set_ylabel("1 - cosine to float32, choosing half")
-    changes = np.array([point.reported_eer_change for point in points]).T * 100
+    changes = np.array([point.reporting.eer_change for point in points]).T * 100
     panels[1].errorbar(
         cost(points),
         changes[0],
@@ -101,7 +103,7 @@ def draw_search(result: SearchResult, path: str | os.PathLike[str], form: str) -
     )
     panels[1].plot(
         cost(points),
-        [100 * point.eer_change for point in points],
+        [100 * point.choosing.eer_change[0] for point in points],
         "o",
         color=_QUIET,
         mfc="none",
@@ -118,7 +120,7 @@ def draw_search(result: SearchResult, path: str | os.PathLike[str], form: str) -
     if result.budget.eer_change is not None:
         panels[1].axhline(100 * result.budget.eer_change, color="black", ls=":", lw=0.8)
     panels[1].set_ylabel("EER minus float32's, %")
-    heights = {p.name: (p.distance, 100 * p.reported_eer_change[0]) for p in points}
+    heights = {p.name: (p.distance, 100 * p.reporting.eer_change[0]) for p in points}
     for number, panel in enumerate(panels):
         chosen = result.chosen
         at = cost([chosen]), [heights[chosen.name][number]]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from earmark.candidates import Candidates, Measured, Outcome, rate, trial_features, trial_scores
 from earmark.embedder import Embedder
-from earmark.metrics import cosine_score, eer_difference, eer_threshold
+from earmark.metrics import cosine_score, eer_threshold
 from earmark.pareto import additive_front, is_on_front, never_falling
 from earmark.plan import INPUT, base_of
 from earmark.quantization.precision import PRECISIONS, PRESETS
@@ -85,11 +85,10 @@ class Point:
 
     name: a preset, a precision of all layers, or "front-N". precision: as ``quantize`` takes it.
     predicted_distance: by adding up; None for presets and such. choosing, reporting: on either
-    half. eer_change: on the choosing half, EER minus float32's; smoothed_eer_change: the same as a
-    function that never falls with the distance (isotonic regression over all points).
-    reported_eer_change: on the reporting half, with its 95 % interval. threshold: of
-    the equal error rate on the choosing half. on_front: no other point is
-    smaller (or faster, where latency is the budget) and nearer to float32 on the choosing half.
+    half. smoothed_eer_change: the EER change on the choosing half as a function that never falls
+    with the distance (isotonic regression over all points). threshold: of the equal error rate on
+    the choosing half. on_front: no other point is smaller (or faster, where latency is the budget)
+    and nearer to float32 on the choosing half.
     """
 
     name: str
@@ -97,9 +96,7 @@ class Point:
     predicted_distance: float | None
     choosing: Measured
     reporting: Measured
-    eer_change: float
     smoothed_eer_change: float
-    reported_eer_change: tuple[float, float, float]
     threshold: float
     on_front: bool
 
@@ -389,7 +386,6 @@ class _Measurements:
     def points(self, cost: str) -> list[Point]:
         """All of them, by rising size; ``cost``: what the front is of beside the distance."""
         smoothed = self._smoothed()
-        baseline = self._runs[BASELINE]
         ordered = sorted(self._runs, key=lambda key: self._runs[key].measured[0].size_fraction)
         runs = [self._runs[key] for key in ordered]
         costs = [getattr(run.measured[0], cost) for run in runs]
@@ -399,14 +395,6 @@ class _Measurements:
         for key, run, is_best in zip(ordered, runs, on_front, strict=True):
             name = f"front-{indices.index(key) + 1}" if isinstance(key, int) else key
             choosing, reporting = (replace(measured, unit=name) for measured in run.measured)
-            half = self._halves[1]
-            sides = half.speakers()[np.stack([half.enrolment, half.test])]
-            change = eer_difference(
-                trial_scores(half, run.embeddings[1]),
-                trial_scores(half, baseline.embeddings[1]),
-                half.labels,
-                sides,
-            )
             half = self._halves[0]
             thresholds = [
                 eer_threshold(row, half.labels) for row in trial_scores(half, run.embeddings[0])
@@ -418,9 +406,7 @@ class _Measurements:
                     predicted_distance=run.predicted,
                     choosing=choosing,
                     reporting=reporting,
-                    eer_change=choosing.eer - baseline.measured[0].eer,
                     smoothed_eer_change=smoothed[key],
-                    reported_eer_change=change,
                     threshold=float(np.mean(thresholds)),
                     on_front=bool(is_best),
                 )
@@ -444,8 +430,7 @@ class _Measurements:
     def _smoothed(self) -> dict[str | int, float]:
         """EER changes on the choosing half, as a function that never falls with the distance."""
         keys = sorted(self._runs, key=lambda key: self._runs[key].distance)
-        baseline = self._runs[BASELINE].measured[0].eer
-        changes = never_falling([self._runs[key].measured[0].eer - baseline for key in keys])
+        changes = never_falling([self._runs[key].measured[0].eer_change[0] for key in keys])
         return dict(zip(keys, changes.tolist(), strict=True))
 
 

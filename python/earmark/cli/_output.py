@@ -176,6 +176,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     ]
 
 
+def interval(change: Sequence[float]) -> str:
+    """The interval of a rate's change, in percent."""
+    return f"{100 * change[1]:+.3f} to {100 * change[2]:+.3f}"
+
+
 def progress(
     args: argparse.Namespace, items: Iterable[T], total: int, description: str
 ) -> Iterator[T]:

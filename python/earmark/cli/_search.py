@@ -18,6 +18,7 @@ from earmark.cli._output import (
     add_crops,
     add_work,
     atomic_output,
+    interval,
     positive_int,
     print_result,
     progress_callback,
@@ -158,7 +159,7 @@ def _figures(args: argparse.Namespace, result: SearchResult) -> dict[str, Any]:
     """What the file says was measured: on the half of the speakers that chose nothing."""
     chosen = result.chosen.reporting
     reference = next(point.reporting for point in result.points if point.name == "fp32")
-    change, low, high = result.chosen.reported_eer_change
+    change, low, high = chosen.eer_change
     return {
         "eer": chosen.eer,
         "min_dcf": chosen.min_dcf,
@@ -197,12 +198,10 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
                 f"{point['choosing']['latency_ms']:.2f}",
                 f"{point['distance']:.6f}",
                 "" if point["predicted_distance"] is None else f"{point['predicted_distance']:.6f}",
-                f"{100 * point['eer_change']:+.3f}",
+                f"{100 * point['choosing']['eer_change'][0]:+.3f}",
                 f"{100 * point['smoothed_eer_change']:+.3f}",
-                f"{100 * point['reported_eer_change'][0]:+.3f}",
-                "{:+.3f} to {:+.3f}".format(
-                    *(100 * value for value in point["reported_eer_change"][1:])
-                ),
+                f"{100 * point['reporting']['eer_change'][0]:+.3f}",
+                interval(point["reporting"]["eer_change"]),
                 ("*" if point["on_front"] else "")
                 + (" <- chosen" if point["name"] == summary["chosen"] else ""),
             ]

@@ -16,6 +16,7 @@ from earmark.cli._output import (
     add_crops,
     add_work,
     atomic_output,
+    interval,
     print_result,
     progress_callback,
     table,
@@ -109,14 +110,25 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         f"{result['precision']} {what}: {result['trials']} trials of {result['trial_list']}; "
         "distances to float32, latency of 3 s on one thread"
     )
-    base = result["rows"][0]
     yield from table(
-        ["layer", "EER %", "change", "min DCF", "cosine", "worst", "SQNR dB", "size %", "ms"],
+        [
+            "layer",
+            "EER %",
+            "change",
+            "95 %",
+            "min DCF",
+            "cosine",
+            "worst",
+            "SQNR dB",
+            "size %",
+            "ms",
+        ],
         [
             [
                 row["unit"],
                 f"{100 * row['eer']:.3f}",
-                f"{100 * (row['eer'] - base['eer']):+.3f}",
+                f"{100 * row['eer_change'][0]:+.3f}",
+                interval(row["eer_change"]),
                 f"{row['min_dcf']:.4f}",
                 f"{row['cosine']:.6f}",
                 f"{row['worst_cosine']:.6f}",
