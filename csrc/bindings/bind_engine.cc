@@ -34,6 +34,7 @@ TensorDesc tensor_desc(const std::string& name, const py::dict& d) {
   t.channels = integer(d, "channels", 0);
   t.width = integer(d, "width", 1);
   t.zero_point = integer(d, "zero_point", 0);
+  if (d.contains("scale")) t.scale = d["scale"].cast<double>();
   t.of = text(d, "of");
   t.offset = integer(d, "offset", 0);
   t.over = text(d, "over");
@@ -51,6 +52,8 @@ OpDesc op_desc(const py::dict& d, std::vector<py::array>& keep) {
   op.gate = text(d, "gate");
   op.bias = text(d, "bias");
   op.values = text(d, "values");
+  op.quantization = text(d, "quantization");
+  op.values_quantization = text(d, "values_quantization");
   for (const char* key : {"kernel", "stride", "dilation", "padding"}) {
     if (d.contains(key)) op.integers[key] = d[key].cast<std::vector<int>>();
   }
@@ -96,10 +99,10 @@ std::unique_ptr<Engine> make_engine(const py::dict& tensors, const py::list& ops
 // An input of (length, width, channels), or without one of the two if it is 1.
 Recording recording_of(const Engine& engine, const py::array& array) {
   const Tensor& in = engine.input();
-  const bool right_type = in.dtype == DType::kF32 ? py::isinstance<py::array_t<float>>(array)
-                                                  : py::isinstance<py::array_t<int8_t>>(array);
-  EARMARK_CHECK(right_type && (array.flags() & py::array::c_style), "features must be contiguous ",
-                in.dtype == DType::kF32 ? "float32" : "int8");
+  const bool is_float = py::isinstance<py::array_t<float>>(array);
+  EARMARK_CHECK((is_float || py::isinstance<py::array_t<int8_t>>(array)) &&
+                    (array.flags() & py::array::c_style),
+                "features must be contiguous ", in.dtype == DType::kF32 ? "float32" : "int8");
   const py::ssize_t values = static_cast<py::ssize_t>(in.width) * in.channels;
   const bool flat = in.flat() && array.ndim() == 2 && array.shape(1) == values;
   const bool wide =
@@ -107,30 +110,41 @@ Recording recording_of(const Engine& engine, const py::array& array) {
   EARMARK_CHECK(flat || wide, "features must have shape (frames, ",
                 in.flat() ? concat(values) : concat(in.width, ", ", in.channels), ")");
   EARMARK_CHECK(array.shape(0) <= kMaxFrames, array.shape(0), " frames are too many");
-  return {array.data(), static_cast<int>(array.shape(0))};
+  return {array.data(), static_cast<int>(array.shape(0)), is_float ? DType::kF32 : DType::kS8};
 }
 
-py::array_t<float> run(const Engine& engine, const std::vector<py::array>& features) {
+// fill(out) for an array of one row of outputs a recording, without the GIL.
+template <class T, class Fill>
+py::array rows_of(const Engine& engine, size_t recordings, const Fill& fill) {
+  py::array_t<T> rows(
+      {static_cast<py::ssize_t>(recordings), static_cast<py::ssize_t>(engine.output().channels)});
+  T* out = rows.mutable_data();
+  {
+    const py::gil_scoped_release unlocked;
+    fill(out);
+  }
+  return rows;
+}
+
+template <class Fill>
+py::array outputs(const Engine& engine, size_t recordings, bool quantized, const Fill& fill) {
+  return quantized ? rows_of<int8_t>(engine, recordings, fill)
+                   : rows_of<float>(engine, recordings, fill);
+}
+
+py::array run(const Engine& engine, const std::vector<py::array>& features, bool quantized) {
   std::vector<Recording> recordings;
   for (const py::array& f : features) recordings.push_back(recording_of(engine, f));
-  py::array_t<float> embeddings({static_cast<py::ssize_t>(features.size()),
-                                 static_cast<py::ssize_t>(engine.output().channels)});
-  float* out = embeddings.mutable_data();
-  const py::gil_scoped_release unlocked;
-  engine.run(recordings, out);
-  return embeddings;
+  return outputs(engine, recordings.size(), quantized,
+                 [&](auto* out) { engine.run(recordings, out); });
 }
 
-py::array_t<float> embed(const Engine& engine, const FrontEnd& front_end,
-                         const std::vector<py::array>& arrays) {
+py::array embed(const Engine& engine, const FrontEnd& front_end,
+                const std::vector<py::array>& arrays, bool quantized) {
   std::vector<Waveform> waveforms;
   for (const py::array& array : arrays) waveforms.push_back(waveform_of(array));
-  py::array_t<float> embeddings({static_cast<py::ssize_t>(arrays.size()),
-                                 static_cast<py::ssize_t>(engine.output().channels)});
-  float* out = embeddings.mutable_data();
-  const py::gil_scoped_release unlocked;
-  engine.embed(front_end, waveforms, out);
-  return embeddings;
+  return outputs(engine, waveforms.size(), quantized,
+                 [&](auto* out) { engine.embed(front_end, waveforms, out); });
 }
 
 // What `run(&kernels)` traces, as (tensors by name, kernels by op).
@@ -195,8 +209,9 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("min_length", &Engine::min_length)
       .def("why_not", &Engine::why_not, py::arg("length"))
       .def("arena_bytes", &Engine::arena_bytes, py::arg("length"))
-      .def("run", &run, py::arg("features"))
-      .def("embed", &embed, py::arg("front_end"), py::arg("waveforms"))
+      .def("run", &run, py::arg("features"), py::kw_only(), py::arg("quantized") = false)
+      .def("embed", &embed, py::arg("front_end"), py::arg("waveforms"), py::kw_only(),
+           py::arg("quantized") = false)
       .def("trace", &trace, py::arg("features"))
       .def("trace", &trace_waveform, py::arg("front_end"), py::arg("waveform"))
       .def("profile", &profile, py::arg("features"));

@@ -59,6 +59,30 @@ EARMARK_FN uint8_t requantize_u8(float v, int zero_u8) {
   return requantize_u8(v, requantize_low(zero_u8, false), zero_u8);
 }
 
+// A quantization found at run time, x = scale * (q - zero), in the order in which `range_f32`
+// leaves it in a vector. One of a file's own making may hold anything.
+struct FoundQuantization {
+  float scale;
+  float inverse;
+  float zero;
+};
+inline constexpr int kFoundSize = 3;
+
+// Whose 256 steps cover low <= 0 to high >= 0. A tensor of zeros has a step too.
+EARMARK_FN FoundQuantization find_quantization(float low, float high) {
+  constexpr float kSmallest = 0x1p-100f;
+  float span = high - low;
+  span = span > kSmallest ? span : kSmallest;
+  const float inverse = 255.0f / span;
+  const float zero = static_cast<float>(requantize_u8(-low * inverse, 0) - 128);
+  return {span / 255.0f, inverse, zero};
+}
+
+// The zero point as in memory, q + 128.
+EARMARK_FN int zero_u8(const FoundQuantization& found) {
+  return static_cast<int>(clamp(found.zero, -128.0f, 127.0f)) + 128;
+}
+
 // Position of v in a table of `size` entries whose middle is v = 0.
 EARMARK_FN int32_t table_index(float v, int size) {
   const int half = size / 2;

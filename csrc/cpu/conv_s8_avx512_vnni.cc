@@ -24,9 +24,16 @@ EARMARK_FN Ints to_ints(__m512 v) {
   return _mm512_cvt_roundps_epi32(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
+EARMARK_FN __mmask16 lanes_below(int n) {
+  return static_cast<__mmask16>(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
+}
+
 EARMARK_FN void store_bytes(uint8_t* out, Ints v, int n) {
-  const auto mask = static_cast<__mmask16>(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
-  _mm512_mask_cvtepi32_storeu_epi8(out, mask, v);
+  _mm512_mask_cvtepi32_storeu_epi8(out, lanes_below(n), v);
+}
+
+EARMARK_FN void store_floats(float* out, __m512 v, int n) {
+  _mm512_mask_storeu_ps(out, lanes_below(n), v);
 }
 
 }  // namespace

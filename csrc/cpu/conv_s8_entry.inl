@@ -1,4 +1,4 @@
-// The two kernels of the table. The including file has defined, on top of conv_s8_tile.inl,
+// The three kernels of the table. The including file has defined, on top of conv_s8_tile.inl,
 // with_source(call, body), which calls body(source). source.multiply<kRows>(row, panel, block,
 // initial) returns the sums of kRows rows and a panel; they are complete after the last of
 // source.blocks() blocks of inputs, and until then the source's to keep.
@@ -46,6 +46,22 @@ struct RequantizedTile {
   }
 };
 
+struct RealTile {
+  const ConvCallS8& call;
+  const EpilogueS8& epilogue;
+  float* out;
+  ptrdiff_t out_stride;
+
+  template <int kRows, class Source>
+  EARMARK_MEMBER void run(const Source& source, int row, int panel, int block) const {
+    const int channel = panel * kPanel;
+    const Tile<kRows> tile =
+        source.template multiply<kRows>(row, panel, block, epilogue.initial + channel);
+    if (block + 1 < source.blocks()) return;
+    store_real<kRows>(epilogue, channel, call.c_out, tile, out + row * out_stride, out_stride);
+  }
+};
+
 struct AccumulatorTile {
   const ConvCallS8& call;
   const int32_t* initial;
@@ -68,6 +84,13 @@ void conv_s8(const ConvCallS8& call, const EpilogueS8& epilogue, uint8_t* out,
   last_kernel =
       call.paired == nullptr ? "conv_s8/" EARMARK_ISA_NAME : "conv_s8_paired/" EARMARK_ISA_NAME;
   for_each_tile(call, RequantizedTile{call, epilogue, out, out_stride});
+}
+
+void conv_s8_f32(const ConvCallS8& call, const EpilogueS8& epilogue, float* out,
+                 ptrdiff_t out_stride) {
+  last_kernel = call.paired == nullptr ? "conv_s8_f32/" EARMARK_ISA_NAME
+                                       : "conv_s8_f32_paired/" EARMARK_ISA_NAME;
+  for_each_tile(call, RealTile{call, epilogue, out, out_stride});
 }
 
 void conv_acc_s8(const ConvCallS8& call, const int32_t* initial, int32_t* acc,

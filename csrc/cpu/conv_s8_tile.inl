@@ -5,6 +5,7 @@
 //   load_ints, store_ints      of unaligned memory
 //   to_ints(v)                 float32 to int32, to nearest even
 //   store_bytes(out, v, n)     the first n lanes as bytes
+//   store_floats(out, v, n)    the first n lanes
 // What follows it (conv_s8_entry.inl) wants to know how tiles are multiplied.
 //
 // All loops over the accumulators, zeroing and epilogue too, go through unroll.h, or they land on
@@ -50,31 +51,52 @@ EARMARK_FN void store_tile(const Tile<kRows>& tile, int32_t* to, ptrdiff_t strid
   });
 }
 
-// Without ReLU the floor is -Inf; without an affine the gain is 1 and the shift 0, which change no
-// bit.
+// One vector of channels' constants. Without ReLU the floor is -Inf; without an affine the gain is
+// 1 and the shift -0, which change no bit.
+struct ChannelRows {
+  EARMARK_VECTOR multiplier, offset, floor, gain, shift;
+};
+
+EARMARK_FN ChannelRows channel_rows(const EpilogueS8& e, int c) {
+  return {EARMARK_V(loadu_ps)(e.multiplier + c), EARMARK_V(loadu_ps)(e.offset + c),
+          EARMARK_V(set1_ps)(e.relu ? 0.0f : -__builtin_inff()),
+          e.gain == nullptr ? EARMARK_V(set1_ps)(1.0f) : EARMARK_V(loadu_ps)(e.gain + c),
+          e.gain == nullptr ? EARMARK_V(set1_ps)(-0.0f) : EARMARK_V(loadu_ps)(e.shift + c)};
+}
+
+EARMARK_FN EARMARK_VECTOR real_values(const ChannelRows& rows, Ints sum) {
+  EARMARK_VECTOR v = EARMARK_V(mul_ps)(EARMARK_V(cvtepi32_ps)(sum), rows.multiplier);
+  v = EARMARK_V(max_ps)(EARMARK_V(add_ps)(v, rows.offset), rows.floor);
+  return EARMARK_V(add_ps)(EARMARK_V(mul_ps)(v, rows.gain), rows.shift);
+}
+
 template <int kRows>
 EARMARK_FN void requantize(const EpilogueS8& e, int channel, int c_out, const Tile<kRows>& tile,
                            uint8_t* out, ptrdiff_t out_stride) {
-  const EARMARK_VECTOR floor = EARMARK_V(set1_ps)(e.relu ? 0.0f : -__builtin_inff());
   const EARMARK_VECTOR low = EARMARK_V(set1_ps)(static_cast<float>(-e.zero_u8));
   const EARMARK_VECTOR high = EARMARK_V(set1_ps)(static_cast<float>(255 - e.zero_u8));
   const Ints zero = EARMARK_V(set1_epi32)(e.zero_u8);
   unroll<kVectors>(EARMARK_UNROLLED(j) {
     const int c = channel + kLanes * j.value;
-    const EARMARK_VECTOR multiplier = EARMARK_V(loadu_ps)(e.multiplier + c);
-    const EARMARK_VECTOR offset = EARMARK_V(loadu_ps)(e.offset + c);
-    const EARMARK_VECTOR gain =
-        e.gain == nullptr ? EARMARK_V(set1_ps)(1.0f) : EARMARK_V(loadu_ps)(e.gain + c);
-    const EARMARK_VECTOR shift =
-        e.gain == nullptr ? EARMARK_V(set1_ps)(0.0f) : EARMARK_V(loadu_ps)(e.shift + c);
+    const ChannelRows rows = channel_rows(e, c);
     unroll<kRows>(EARMARK_UNROLLED(r) {
-      EARMARK_VECTOR v =
-          EARMARK_V(mul_ps)(EARMARK_V(cvtepi32_ps)(tile.sum[r.value][j.value]), multiplier);
-      v = EARMARK_V(max_ps)(EARMARK_V(add_ps)(v, offset), floor);
-      v = EARMARK_V(add_ps)(EARMARK_V(mul_ps)(v, gain), shift);
+      EARMARK_VECTOR v = real_values(rows, tile.sum[r.value][j.value]);
       v = EARMARK_V(min_ps)(EARMARK_V(max_ps)(v, low), high);
       store_bytes(out + r.value * out_stride + c, EARMARK_V(add_epi32)(to_ints(v), zero),
                   c_out - c);
+    });
+  });
+}
+
+template <int kRows>
+EARMARK_FN void store_real(const EpilogueS8& e, int channel, int c_out, const Tile<kRows>& tile,
+                           float* out, ptrdiff_t out_stride) {
+  unroll<kVectors>(EARMARK_UNROLLED(j) {
+    const int c = channel + kLanes * j.value;
+    const ChannelRows rows = channel_rows(e, c);
+    unroll<kRows>(EARMARK_UNROLLED(r) {
+      store_floats(out + r.value * out_stride + c, real_values(rows, tile.sum[r.value][j.value]),
+                   c_out - c);
     });
   });
 }

@@ -31,6 +31,16 @@ EARMARK_FN void store_bytes(uint8_t* out, Ints v, int n) {
   }
 }
 
+EARMARK_FN void store_floats(float* out, __m256 v, int n) {
+  if (n >= 8) {
+    _mm256_storeu_ps(out, v);
+  } else {
+    float lanes[8];
+    _mm256_storeu_ps(lanes, v);
+    for (int i = 0; i < n; ++i) out[i] = lanes[i];
+  }
+}
+
 }  // namespace
 }  // namespace earmark::EARMARK_ISA
 

@@ -27,22 +27,36 @@ EARMARK_FN int channels_of(int panel, int c_out) {
   return rest < kPanel ? rest : kPanel;
 }
 
+// Calls store(channel, v) for the channels of a panel, v before the rounding to int8.
+template <class Store>
+EARMARK_FN void convolve_row(const ConvCallS8& call, const EpilogueS8& e, int row, int panel,
+                             const Store& store) {
+  int32_t acc[kPanel];
+  for (int i = 0; i < kPanel; ++i) acc[i] = e.initial[panel * kPanel + i];
+  multiply(call, row, panel, acc);
+  for (int i = 0; i < channels_of(panel, call.c_out); ++i) {
+    const int c = panel * kPanel + i;
+    store(c, real_value(e, c, acc[i]));
+  }
+}
+
 }  // namespace
 
 void conv_s8(const ConvCallS8& call, const EpilogueS8& e, uint8_t* out, ptrdiff_t out_stride) {
   last_kernel = "conv_s8/" EARMARK_ISA_NAME;
   for (int p = call.panel_begin; p < call.panel_end; ++p) {
     for (int r = 0; r < call.n_rows; ++r) {
-      int32_t acc[kPanel];
-      for (int i = 0; i < kPanel; ++i) acc[i] = e.initial[p * kPanel + i];
-      multiply(call, r, p, acc);
-      for (int i = 0; i < channels_of(p, call.c_out); ++i) {
-        const int c = p * kPanel + i;
-        float v = static_cast<float>(acc[i]) * e.multiplier[c] + e.offset[c];
-        if (e.relu) v = v > 0.0f ? v : 0.0f;
-        if (e.gain != nullptr) v = v * e.gain[c] + e.shift[c];
-        out[r * out_stride + c] = requantize_u8(v, e.zero_u8);
-      }
+      convolve_row(call, e, r, p,
+                   [&](int c, float v) { out[r * out_stride + c] = requantize_u8(v, e.zero_u8); });
+    }
+  }
+}
+
+void conv_s8_f32(const ConvCallS8& call, const EpilogueS8& e, float* out, ptrdiff_t out_stride) {
+  last_kernel = "conv_s8_f32/" EARMARK_ISA_NAME;
+  for (int p = call.panel_begin; p < call.panel_end; ++p) {
+    for (int r = 0; r < call.n_rows; ++r) {
+      convolve_row(call, e, r, p, [&](int c, float v) { out[r * out_stride + c] = v; });
     }
   }
 }

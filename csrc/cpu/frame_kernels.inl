@@ -5,6 +5,35 @@
 
 #define EARMARK_RAN(op) (last_kernel = op "/" EARMARK_ISA_NAME)
 
+static void range_f32(const float* x, ptrdiff_t x_stride, int n_rows, int channels, float* low,
+                      float* high) {
+  EARMARK_RAN("range_f32");
+  constexpr int kLanes = 32;
+  float lows[kLanes], highs[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    lows[i] = *low;
+    highs[i] = *high;
+  }
+  for (int r = 0; r < n_rows; ++r) {
+    const float* __restrict in = x + r * x_stride;
+    int c = 0;
+    for (; c + kLanes <= channels; c += kLanes) {
+      for (int i = 0; i < kLanes; ++i) {
+        lows[i] = in[c + i] < lows[i] ? in[c + i] : lows[i];
+        highs[i] = in[c + i] > highs[i] ? in[c + i] : highs[i];
+      }
+    }
+    for (int i = 0; c + i < channels; ++i) {
+      lows[i] = in[c + i] < lows[i] ? in[c + i] : lows[i];
+      highs[i] = in[c + i] > highs[i] ? in[c + i] : highs[i];
+    }
+  }
+  for (int i = 0; i < kLanes; ++i) {
+    *low = lows[i] < *low ? lows[i] : *low;
+    *high = highs[i] > *high ? highs[i] : *high;
+  }
+}
+
 static void quantize_s8(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride,
                         int n_rows, int channels, const float* __restrict multiplier,
                         const float* __restrict offset, int zero_u8) {
@@ -143,10 +172,8 @@ static void table_s8(const int32_t* acc, ptrdiff_t acc_stride, const EpilogueS8&
     const int32_t* in = acc + r * acc_stride;
     uint8_t* y = out + r * out_stride;
     for (int c = 0; c < channels; ++c) {
-      float v = static_cast<float>(in[c]) * e.multiplier[c] + e.offset[c];
-      if (e.relu) v = v > 0.0f ? v : 0.0f;
-      if (e.gain != nullptr) v = v * e.gain[c] + e.shift[c];
-      y[c] = static_cast<uint8_t>(table[table_index(v, table_size)] + 128);
+      const int32_t i = table_index(real_value(e, c, in[c]), table_size);
+      y[c] = static_cast<uint8_t>(table[i] + 128);
     }
   }
 }

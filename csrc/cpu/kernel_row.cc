@@ -12,6 +12,7 @@ namespace earmark {
 namespace EARMARK_ISA {
 
 void conv_s8(const ConvCallS8&, const EpilogueS8&, uint8_t* out, ptrdiff_t out_stride);
+void conv_s8_f32(const ConvCallS8&, const EpilogueS8&, float* out, ptrdiff_t out_stride);
 void conv_acc_s8(const ConvCallS8&, const int32_t* initial, int32_t* acc, ptrdiff_t acc_stride);
 void conv_f32(const ConvCallF32&, const EpilogueF32&, float* out, ptrdiff_t out_stride);
 
@@ -31,8 +32,10 @@ const Kernels EARMARK_ISA_ROW = {
     .tiles = EARMARK_ISA_TILES,
     .peaks = {EARMARK_ISA::kPeakS8, EARMARK_ISA::kPeakF32},
     .conv_s8 = EARMARK_ISA::conv_s8,
+    .conv_s8_f32 = EARMARK_ISA::conv_s8_f32,
     .conv_acc_s8 = EARMARK_ISA::conv_acc_s8,
     .conv_f32 = EARMARK_ISA::conv_f32,
+    .range_f32 = EARMARK_ISA::range_f32,
     .quantize_s8 = EARMARK_ISA::quantize_s8,
     .dequantize_f32 = EARMARK_ISA::dequantize_f32,
     .add_s8 = EARMARK_ISA::add_s8,

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/quant.h"
 #include "core/softmax.h"
 #include "cpu/cpu_features.h"
 #include "cpu/fbank.h"
@@ -66,6 +67,14 @@ struct EpilogueS8 {
   int zero_u8;
 };
 
+// v of one sum. A NaN, which only a tensor beyond float32's range makes, counts as -Inf.
+EARMARK_FN float real_value(const EpilogueS8& e, int c, int32_t acc) {
+  const float floor = e.relu ? 0.0f : -__builtin_inff();
+  float v = static_cast<float>(acc) * e.multiplier[c] + e.offset[c];
+  v = v > floor ? v : floor;
+  return e.gain == nullptr ? v : v * e.gain[c] + e.shift[c];
+}
+
 struct EpilogueF32 {
   const float* offset;
   const float* gain;
@@ -97,11 +106,16 @@ struct Kernels {
 
   // out[r * out_stride + c]. The caller's `out` points at channel 0 of row 0.
   void (*conv_s8)(const ConvCallS8&, const EpilogueS8&, uint8_t* out, ptrdiff_t out_stride);
+  // The same, v as it is.
+  void (*conv_s8_f32)(const ConvCallS8&, const EpilogueS8&, float* out, ptrdiff_t out_stride);
   // The int32 sums alone; acc[r * acc_stride + c - panel_begin * panel], written for whole panels.
   void (*conv_acc_s8)(const ConvCallS8&, const int32_t* initial, int32_t* acc,
                       ptrdiff_t acc_stride);
   void (*conv_f32)(const ConvCallF32&, const EpilogueF32&, float* out, ptrdiff_t out_stride);
 
+  // Widens [low, high] to the smallest and the largest value, NaN left out.
+  void (*range_f32)(const float* x, ptrdiff_t x_stride, int n_rows, int channels, float* low,
+                    float* high);
   // q = requantize(x * multiplier[c] + offset[c]).
   void (*quantize_s8)(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride,
                       int n_rows, int channels, const float* multiplier, const float* offset,

@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "engine/float_environment.h"
+#include "engine/ops/elementwise.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <unistd.h>
@@ -47,6 +48,12 @@ int output_tensor(const Plan& plan) {
   EARMARK_CHECK(embedding || scores, "the plan has no output, 'embedding' or 'scores'");
   EARMARK_CHECK(!embedding || !scores, "the plan has two outputs, 'embedding' and 'scores'");
   return only_tensor(plan, embedding ? "embedding" : "scores", Kind::kVector);
+}
+
+template <class T>
+void check_output(const Tensor& output) {
+  EARMARK_CHECK((std::is_same_v<T, float>) || output.dtype == DType::kS8, "the plan's '",
+                output.name, "' is float32, not int8");
 }
 
 }  // namespace
@@ -104,7 +111,14 @@ Engine::Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>
       output_(output_tensor(plan_)) {
   EARMARK_CHECK(threads_ >= 1 && threads_ <= kMaxThreads, "threads is ", threads,
                 ", expected 1 to ", kMaxThreads);
-  EARMARK_CHECK(output().dtype == DType::kF32, "the plan's '", output().name, "' must be f32");
+  EARMARK_CHECK(output().dtype == DType::kF32 || output().scale != 0, "the plan's '", output().name,
+                "' is s8 and has no scale");
+  if (input().dtype == DType::kS8 && input().scale != 0) {
+    input_multiplier_ = AlignedBuffer<float>(input().channels);
+    input_offset_ = AlignedBuffer<float>(input().channels);
+    std::fill_n(input_multiplier_.data(), input().channels,
+                static_cast<float>(1.0 / input().scale));
+  }
   for (const OpDesc& desc : ops) {
     ops_.push_back(make_op(plan_, desc, isa));
     ops_.back()->index = static_cast<int>(ops_.size()) - 1;
@@ -173,6 +187,8 @@ void Engine::prepare(Context& context, ThreadPool& pool, const Recording& record
       if (t.base == input_ && t.id != input_)
         walk.places[t.id].data = place.data + t.offset * size_of(t.dtype);
     }
+  } else if (recording.dtype == DType::kF32) {
+    quantize_input(walk, recording);
   } else {
     const auto* q = static_cast<const uint8_t*>(recording.data);
     const size_t size = static_cast<size_t>(recording.length) * in.width * in.channels;
@@ -180,13 +196,40 @@ void Engine::prepare(Context& context, ThreadPool& pool, const Recording& record
   }
 }
 
-void Engine::walk(Context& context, ThreadPool& pool, const Recording& recording,
-                  float* embedding) const {
+void Engine::quantize_input(Walk& walk, const Recording& recording) const {
+  const Tensor& in = input();
+  const Place& place = walk[in];
+  const auto* x = static_cast<const float*>(recording.data);
+  for_row_blocks(walk, {0, recording.length}, in.width, in.channels, [&](int row, int rows) {
+    walk.kernels->quantize_s8(x + static_cast<ptrdiff_t>(row) * in.channels, in.channels,
+                              place.row<uint8_t>(0) + row * place.stride, place.stride, rows,
+                              in.channels, input_multiplier_.data(), input_offset_.data(),
+                              in.zero_u8());
+  });
+}
+
+void Engine::copy_output(const Walk& walk, float* to) const {
+  const Tensor& out = output();
+  if (out.dtype == DType::kF32) {
+    std::copy_n(walk[out].vector<float>(), out.channels, to);
+    return;
+  }
+  const auto* q = walk[out].vector<uint8_t>();
+  const auto scale = static_cast<float>(out.scale);
+  for (int c = 0; c < out.channels; ++c) to[c] = static_cast<float>(q[c] - out.zero_u8()) * scale;
+}
+
+void Engine::copy_output(const Walk& walk, int8_t* to) const {
+  const auto* q = walk[output()].vector<uint8_t>();
+  for (int c = 0; c < output().channels; ++c) to[c] = static_cast<int8_t>(q[c] ^ 0x80);
+}
+
+template <class T>
+void Engine::walk(Context& context, ThreadPool& pool, const Recording& recording, T* to) const {
   const FloatEnvironment defaults;
   prepare(context, pool, recording, false);
   take_steps(context, nullptr);
-  const float* y = context.walk[output()].vector<float>();
-  std::copy(y, y + output().channels, embedding);
+  copy_output(context.walk, to);
 }
 
 void Engine::take_steps(Context& context, const Observer& after) const {
@@ -245,25 +288,37 @@ void Engine::deal(const std::vector<int>& lengths, const Work& work) const {
   }
 }
 
-void Engine::run(const std::vector<Recording>& recordings, float* embeddings) const {
+void Engine::check_recording(const Recording& recording) const {
+  const std::string reason = why_not(recording.length);
+  EARMARK_CHECK(reason.empty(), reason);
+  const bool quantized_here = recording.dtype == DType::kF32 && input_multiplier_.size() != 0;
+  EARMARK_CHECK(recording.dtype == input().dtype || quantized_here, "features must be contiguous ",
+                input().dtype == DType::kF32 ? "float32" : "int8");
+}
+
+template <class T>
+void Engine::run(const std::vector<Recording>& recordings, T* outputs) const {
+  check_output<T>(output());
   std::vector<int> lengths;
   for (const Recording& recording : recordings) {
-    const std::string reason = why_not(recording.length);
-    EARMARK_CHECK(reason.empty(), reason);
+    check_recording(recording);
     lengths.push_back(recording.length);
   }
   const size_t channels = output().channels;
   deal(lengths, [&](int i, Context& context, ThreadPool& pool) {
-    walk(context, pool, recordings[i], embeddings + i * channels);
+    walk(context, pool, recordings[i], outputs + i * channels);
   });
 }
 
+template void Engine::run(const std::vector<Recording>&, float*) const;
+template void Engine::run(const std::vector<Recording>&, int8_t*) const;
+
 int Engine::checked_frames(const FrontEnd& front_end, const Waveform& waveform) const {
   const Tensor& in = input();
-  EARMARK_CHECK(
-      in.dtype == DType::kF32 && in.flat() && in.width * in.channels == front_end.n_features(),
-      "the front end makes ", front_end.n_features(),
-      " float32 features a frame, which is not the plan's 'input'");
+  EARMARK_CHECK((in.dtype == DType::kF32 || in.scale != 0) && in.flat() &&
+                    in.width * in.channels == front_end.n_features(),
+                "the front end makes ", front_end.n_features(),
+                " float32 features a frame, which is not the plan's 'input'");
   const int length = front_end.checked_frames(waveform);
   const std::string reason = why_not(length);
   EARMARK_CHECK(reason.empty(), reason);
@@ -278,11 +333,13 @@ Recording Engine::features(const FrontEnd& front_end, const Waveform& waveform, 
     context.features = AlignedBuffer<float>(size);
   }
   front_end.run(kernels(isa_), pool, waveform, context.features.data());
-  return {context.features.data(), length};
+  return {context.features.data(), length, DType::kF32};
 }
 
+template <class T>
 void Engine::embed(const FrontEnd& front_end, const std::vector<Waveform>& waveforms,
-                   float* embeddings) const {
+                   T* outputs) const {
+  check_output<T>(output());
   std::vector<int> lengths;
   for (size_t i = 0; i < waveforms.size(); ++i) {
     try {
@@ -294,16 +351,21 @@ void Engine::embed(const FrontEnd& front_end, const std::vector<Waveform>& wavef
   const size_t channels = output().channels;
   deal(lengths, [&](int i, Context& context, ThreadPool& pool) {
     const Recording recording = features(front_end, waveforms[i], lengths[i], context, pool);
-    walk(context, pool, recording, embeddings + i * channels);
+    walk(context, pool, recording, outputs + i * channels);
   });
 }
 
+template void Engine::embed(const FrontEnd&, const std::vector<Waveform>&, float*) const;
+template void Engine::embed(const FrontEnd&, const std::vector<Waveform>&, int8_t*) const;
+
 std::map<std::string, TracedTensor> Engine::trace(
     const Recording& recording, std::map<std::string, std::string>* kernels) const {
+  check_recording(recording);
   std::map<std::string, TracedTensor> traced;
   Context context;
   const FloatEnvironment defaults;
   prepare(context, runtime().single, recording, true);
+  if (recording.dtype != input().dtype) (*kernels)[input().name] = last_kernel;
   take_steps(context, [&](const Walk& walk, const Step& step) {
     if (step.type != Step::Type::kRun && step.type != Step::Type::kEnd) return;
     const Op& op = *ops_[step.index];
@@ -324,8 +386,7 @@ std::map<std::string, TracedTensor> Engine::trace(
 }
 
 std::vector<OpProfile> Engine::profile(const Recording& recording) const {
-  const std::string reason = why_not(recording.length);
-  EARMARK_CHECK(reason.empty(), reason);
+  check_recording(recording);
   std::vector<OpProfile> profiles(ops_.size());
   for (size_t i = 0; i < ops_.size(); ++i) {
     profiles[i].name = ops_[i]->name;

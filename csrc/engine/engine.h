@@ -20,10 +20,11 @@ namespace earmark {
 
 // One recording's input: length x width x channels of the plan's input tensor, contiguous. A
 // spectrogram's bands are the channels of a one-dimensional network, the width of a two-dimensional
-// one.
+// one. An int8 input may be given as float32, and is quantized first.
 struct Recording {
   const void* data;
   int length;
+  DType dtype;
 };
 
 // A tensor as an op left it.
@@ -61,12 +62,14 @@ class Engine {
   // Bytes of working memory for one recording of that length.
   size_t arena_bytes(int length) const { return scheduler_->make(length, false).arena_bytes; }
 
-  // embeddings, or class scores: recordings.size() x output().channels float32.
-  void run(const std::vector<Recording>& recordings, float* embeddings) const;
-  // From waveforms: waveforms.size() x output().channels float32. Features exist for the recordings
+  // Embeddings, or class scores: recordings.size() x output().channels of T, float or int8_t; int8
+  // is for plans whose output is int8, and float32 their real values.
+  template <class T>
+  void run(const std::vector<Recording>& recordings, T* outputs) const;
+  // From waveforms: waveforms.size() x output().channels of T. Features exist for the recordings
   // at work only. Throws std::invalid_argument, naming the waveform, for one that cannot be run.
-  void embed(const FrontEnd& front_end, const std::vector<Waveform>& waveforms,
-             float* embeddings) const;
+  template <class T>
+  void embed(const FrontEnd& front_end, const std::vector<Waveform>& waveforms, T* outputs) const;
   // Every op's output, by tensor name, copied when the op had run; and which kernel ran last in
   // each op, by op name.
   std::map<std::string, TracedTensor> trace(const Recording& recording,
@@ -91,7 +94,12 @@ class Engine {
   int checked_frames(const FrontEnd& front_end, const Waveform& waveform) const;
   Recording features(const FrontEnd& front_end, const Waveform& waveform, int length,
                      Context& context, ThreadPool& pool) const;
-  void walk(Context& context, ThreadPool& pool, const Recording& recording, float* embedding) const;
+  template <class T>
+  void walk(Context& context, ThreadPool& pool, const Recording& recording, T* output) const;
+  void check_recording(const Recording& recording) const;
+  void quantize_input(Walk& walk, const Recording& recording) const;
+  void copy_output(const Walk& walk, float* to) const;
+  void copy_output(const Walk& walk, int8_t* to) const;
   // All steps of a prepared context; `after` is called after each, if it is there.
   void take_steps(Context& context, const Observer& after) const;
   void prepare(Context& context, ThreadPool& pool, const Recording& recording, bool keep_all) const;
@@ -104,6 +112,7 @@ class Engine {
   int input_;
   int output_;
   int min_length_ = 0;
+  AlignedBuffer<float> input_multiplier_, input_offset_;  // of an int8 input that has a scale
   std::vector<std::unique_ptr<Op>> ops_;
   std::unique_ptr<Scheduler> scheduler_;
   mutable std::atomic<Runtime*> runtime_{nullptr};

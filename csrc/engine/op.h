@@ -54,6 +54,10 @@ struct Walk {
   std::vector<AlignedBuffer<char>> thread_scratch;  // by thread, grown to what the ops asked for
 
   const Place& operator[](const Tensor& t) const { return places[t.id]; }
+  FoundQuantization found(const Tensor& t) const {
+    const float* v = places[t.id].vector<float>();
+    return {v[0], v[1], v[2]};
+  }
 
   // Before a parallel loop: at least that much for every thread (bodies must not throw).
   void reserve_scratch(size_t bytes) {

@@ -134,6 +134,10 @@ std::vector<float> OpArgs::table_f32() const {
   return {data.data(), data.data() + size};
 }
 
+const Tensor* OpArgs::found_quantization(const char* role, const std::string& name) const {
+  return name.empty() ? nullptr : &tensor(role, name, Kind::kVector, DType::kF32, kFoundSize);
+}
+
 std::vector<int8_t> OpArgs::input_zero(const Tensor& in) const {
   if (!has("input_zero")) {
     return std::vector<int8_t>(in.channels, static_cast<int8_t>(in.zero_point));

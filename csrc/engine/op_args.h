@@ -43,6 +43,8 @@ class OpArgs {
   const int8_t* weights_s8(const std::vector<int64_t>& shape) const;
   std::vector<int8_t> table_s8() const;
   std::vector<float> table_f32() const;
+  // The vector of a quantization found at run time, by `range_f32`; null where none is named.
+  const Tensor* found_quantization(const char* role, const std::string& name) const;
   // Zero point of each channel of `in`: the array `input_zero`, or the tensor's own.
   std::vector<int8_t> input_zero(const Tensor& in) const;
   int array_size(const char* role) const;

@@ -1,6 +1,7 @@
 #include "engine/plan.h"
 
 #include "core/check.h"
+#include "core/quant.h"
 
 namespace earmark {
 namespace {
@@ -21,6 +22,9 @@ Plan::Plan(const std::vector<TensorDesc>& tensors) {
     EARMARK_CHECK(t.width >= 1 && t.width <= kMaxWidth, "tensor '", t.name, "': width ", t.width);
     EARMARK_CHECK(t.zero_point >= -128 && t.zero_point <= 127, "tensor '", t.name, "': zero point ",
                   t.zero_point, " is not an int8");
+    // Written so that NaN is refused too.
+    EARMARK_CHECK(t.scale == 0 || (t.scale >= kMinMagnitude && t.scale <= kMaxMagnitude),
+                  "tensor '", t.name, "': scale ", t.scale);
     tensors_.push_back(t);
   }
   const auto lookup = [&](const Tensor& t, const std::string& name) {

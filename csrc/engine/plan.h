@@ -23,6 +23,7 @@ struct TensorDesc {
   int channels = 0;
   int width = 1;
   int zero_point = 0;  // of int8 tensors
+  double scale = 0;    // of an int8 input or output; 0 where the plan does not say
   std::string of;      // base tensor of a view
   int offset = 0;      // its first channel there
   std::string over;    // tensor whose memory it may take
@@ -48,6 +49,8 @@ struct OpDesc {
   std::string gate;                                  // add: vector of multipliers
   std::string bias;                                  // conv: vector of offsets
   std::string values;                                // attentive pooling: the pooled frames
+  std::string quantization;                          // of `in`, where it is found at run time
+  std::string values_quantization;                   // of `values`, likewise
   std::map<std::string, std::vector<int>> integers;  // kernel, stride, dilation, padding, relu, std
   std::map<std::string, std::string> words;          // pad_mode, activation, softmax
   std::map<std::string, double> numbers;             // min_variance

@@ -30,13 +30,32 @@ Scheduler::Scheduler(const Plan& plan, const std::vector<std::unique_ptr<Op>>& o
 // Stages never fall along the list, so running them in turn keeps the list's order wherever memory
 // is shared.
 void Scheduler::assign_stages() {
+  outlives_.assign(plan_.tensors().size(), false);
+  // Which tensors are kept follows from the stages, and the stages from which tensors are kept.
+  for (std::vector<bool> before; before != outlives_;) {
+    before = outlives_;
+    assign_stages_once();
+  }
+}
+
+// Whether an op before `op` in that stage reads channels that `op` writes.
+bool Scheduler::overwrites_what_is_read(int op, int stage) const {
+  for (int i = op; i-- > 0 && stage_[i] == stage;) {
+    for (const Tensor* t : ops_[i]->frames_in) {
+      if (t->overlaps(*ops_[op]->out)) return true;
+    }
+  }
+  return false;
+}
+
+void Scheduler::assign_stages_once() {
   const size_t n = plan_.tensors().size();
   std::vector<int> available(n, -1);  // by base: the stage from which the tensor can be read
   std::vector<int> written(n, -1);    // by base: the last stage that writes it
   available[input_] = written[input_] = 0;
   std::vector<std::vector<bool>> filled(n);  // by base: the channels that hold something
   filled[input_].assign(plan_.tensor(input_).channels, true);
-  outlives_.assign(n, false);
+  stage_.clear();
   first_.assign(n, -1);
   last_.assign(n, -1);
   int stage = 0;
@@ -56,6 +75,10 @@ void Scheduler::assign_stages() {
         stage = std::max(stage, complete ? written[t->base] + 1 : available[t->base]);
         touch(t->base);
       }
+    }
+    if (is_frame_op(op) && outlives_[op.out->base] &&
+        overwrites_what_is_read(static_cast<int>(i), stage)) {
+      ++stage;
     }
     for (const Tensor* t : op.frames_in) {
       if (op.whole || written[t->base] < stage) outlives_[t->base] = true;

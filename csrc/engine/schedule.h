@@ -4,7 +4,9 @@
 // the frames behind it are all there. Within a stage, the frame ops run chunk by chunk over time,
 // so that tensors that live inside a stage hold one chunk and its context only; context frames of
 // such tensors are computed again at chunk borders. Tensors that outlive their stage are kept
-// whole, and each of their frames is computed once. Short recordings are one chunk.
+// whole, and each of their frames is computed once. Channels of such a tensor are overwritten in a
+// later stage than they are read: a chunk may read them beyond its own frames. Short recordings are
+// one chunk.
 #pragma once
 
 #include <memory>
@@ -49,6 +51,8 @@ class Scheduler {
 
  private:
   void assign_stages();
+  void assign_stages_once();
+  bool overwrites_what_is_read(int op, int stage) const;
   void check_overlays() const;
   std::vector<int> lengths(int length_in) const;
   void lay_out(Schedule& schedule, const std::vector<int>& rows, const std::vector<int>& lag,

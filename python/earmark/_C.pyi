@@ -36,10 +36,20 @@ class Engine:
     def min_length(self) -> int: ...
     def why_not(self, length: int) -> str: ...
     def arena_bytes(self, length: int) -> int: ...
-    def run(self, features: list[NDArray[Any]]) -> NDArray[np.float32]: ...
+    def run(self, features: list[NDArray[Any]], *, quantized: bool = ...) -> NDArray[Any]:
+        """One row of float32 outputs a recording.
+
+        features: contiguous, of the input's dtype; float32 is quantized where the input is s8 and
+        has a scale. quantized: int8 rows, of a plan whose output is s8.
+        """
+
     def embed(
-        self, front_end: FrontEnd, waveforms: list[NDArray[np.float32]]
-    ) -> NDArray[np.float32]: ...
+        self,
+        front_end: FrontEnd,
+        waveforms: list[NDArray[np.float32]],
+        *,
+        quantized: bool = ...,
+    ) -> NDArray[Any]: ...
     @overload
     def trace(self, features: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]: ...
     @overload

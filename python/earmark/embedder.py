@@ -18,7 +18,7 @@ from earmark.modelfile import JSON_ERRORS, ModelFile
 from earmark.plan import INPUT, OUTPUT, SCORES, make_engine
 
 Array = NDArray[Any]
-Embeddings = NDArray[np.float32]
+Embeddings = NDArray[Any]  # float32, or int8 as quantized
 Wave = NDArray[np.float32]
 
 # Recordings are read and run in groups of about ten minutes of speech: enough to keep all threads
@@ -62,10 +62,11 @@ class Embedder:
             if SCORES in tensors:
                 raise ValueError("the model gives class scores, not embeddings")
             self.front_end = make_front_end(model.metadata["front_end"])
-            if tensors[INPUT].get("width", 1) != 1 or tensors[INPUT]["dtype"] != "f32":
-                raise ValueError(f"the tensor {INPUT!r} must be f32 and of width 1")
+            if tensors[INPUT].get("width", 1) != 1:
+                raise ValueError(f"the tensor {INPUT!r} must be of width 1")
             self._features = int(tensors[INPUT]["channels"])
             self.embedding_size = int(tensors[OUTPUT]["channels"])
+            self._input, self._output = (_numbers(tensors[name]) for name in (INPUT, OUTPUT))
             if self.front_end.n_features != self._features:
                 raise ValueError(
                     f"the front end makes {self.front_end.n_features} features a frame, "
@@ -104,37 +105,51 @@ class Embedder:
         """Where the engine runs."""
         return "cpu"
 
-    def embed(self, recordings: Any, sample_rate: int = 16000) -> Embeddings:
+    @property
+    def embedding_scale(self) -> float | None:
+        """The real step of an int8 embedding (zero point 0), None where embeddings are float32."""
+        scale = self._output["scale"]
+        return None if scale is None else float(scale)
+
+    def embed(
+        self, recordings: Any, sample_rate: int = 16000, *, quantized: bool = False
+    ) -> Embeddings:
         """Embeddings of one recording or a list of recordings, (n, 192) float32, not normalised.
 
         recordings: a path, a waveform (samples,) or (samples, channels), float in [-1, 1] or
         integer, or a list of these. sample_rate: of the waveforms, in Hz; files have their own.
-        Raises AudioError, naming the recording and the value, for the first that cannot be used.
+        quantized: int8 embeddings as the network makes them, of a model of the scheme int8-full;
+        times ``embedding_scale`` they are the float32 ones, and their cosines are the same. Raises
+        AudioError, naming the recording and the value, for the first that cannot be used,
+        ValueError where there are no int8 embeddings.
         """
         items = recordings if isinstance(recordings, list | tuple) else [recordings]
         rows = []
-        for index, embedding, error in self.embed_each(items, sample_rate):
+        for index, embedding, error in self.embed_each(items, sample_rate, quantized=quantized):
             if embedding is None:
                 raise AudioError(error if len(items) == 1 else f"recording {index}: {error}")
             rows.append(embedding)
-        return np.stack(rows) if rows else np.empty((0, self.embedding_size), dtype=np.float32)
+        dtype = np.int8 if quantized else np.float32
+        return np.stack(rows) if rows else np.empty((0, self.embedding_size), dtype)
 
     def embed_each(
         self,
         recordings: Iterable[Any],
         sample_rate: int = 16000,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        quantized: bool = False,
     ) -> Iterator[tuple[int, Embeddings | None, str]]:
         """Embed recordings in bulk; what cannot be used becomes an error, nothing else is lost.
 
         Yields (index, embedding (192,) or None, error or "") in order. progress: called with
-        (done, total).
+        (done, total). quantized: as in ``embed``.
         """
         items = list(recordings)
         done = 0
         for group in self._groups(items, sample_rate):
             waves = [wave for wave, _ in group if wave is not None]
-            rows = iter(self._engine.embed(self.front_end.compiled, waves))
+            rows = iter(self._engine.embed(self.front_end.compiled, waves, quantized=quantized))
             results = [(None if wave is None else next(rows), error) for wave, error in group]
             # Also held by the generator, while it reads the next group.
             group.clear()
@@ -147,18 +162,21 @@ class Embedder:
                 if progress is not None:
                     progress(done, len(items))
 
-    def embed_features(self, features: Any) -> Embeddings:
+    def embed_features(self, features: Any, *, quantized: bool = False) -> Embeddings:
         """Embeddings of normalised features: (frames, 80), a list of them, or (n, frames, 80).
 
-        Any lengths from ``min_frames`` on. Returns (n, 192) float32. Raises ValueError, naming the
-        item and the value, for a wrong shape, too few frames, NaN or Inf.
+        Any lengths from ``min_frames`` on. A model whose input is int8 takes features in int8 as
+        they are, and quantizes others first. quantized: as in ``embed``. Returns (n, 192) float32
+        or int8. Raises ValueError, naming the item and the value, for a wrong shape, too few
+        frames, NaN or Inf, and where there are no int8 embeddings.
         """
         if isinstance(features, list | tuple):
             items = list(features)
         else:
             array = np.asarray(features)
             items = list(array) if array.ndim == 3 else [array]
-        return self._engine.run([self._checked(item, i) for i, item in enumerate(items)])
+        checked = [self._checked(item, i) for i, item in enumerate(items)]
+        return self._engine.run(checked, quantized=quantized)
 
     def profile(self, features: Any) -> list[dict[str, Any]]:
         """Where the time of one recording goes, op by op: see ``earmark._C.Engine.profile``.
@@ -191,6 +209,8 @@ class Embedder:
             "measured": meta["measured"],
             "calibration": meta["calibration"],
             "front_end": meta["front_end"],
+            "input": self._input,
+            "output": self._output,
             "sha256": meta["sha256"],
             "isa": self.isa,
             "threads": self.threads,
@@ -240,11 +260,15 @@ class Embedder:
     def _min_samples(self) -> int:
         return max(self.front_end.min_samples, self.front_end.samples_of_frames(self.min_frames))
 
+    def _feature_type(self, item: Any) -> type[np.generic]:
+        is_s8 = self._input["dtype"] == "int8" and getattr(item, "dtype", None) == np.int8
+        return np.int8 if is_s8 else np.float32
+
     def _checked(self, item: Any, index: int) -> Array:
         try:
             # What float32 cannot hold becomes Inf and is refused as such.
             with np.errstate(over="ignore"):
-                features = np.ascontiguousarray(item, dtype=np.float32)
+                features = np.ascontiguousarray(item, dtype=self._feature_type(item))
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"features {index}: {first_line(error)}") from error
         if features.ndim != 2 or features.shape[1] != self._features:
@@ -270,6 +294,14 @@ def load(path: str | os.PathLike[str], device: str = "cpu", threads: int | None 
     if device != "cpu":
         raise ValueError(f"device {device!r} is not supported yet: known is cpu")
     return Embedder(path, threads=threads)
+
+
+def _numbers(tensor: dict[str, Any]) -> dict[str, Any]:
+    """What an input's or output's numbers are: dtype, and of int8 scale and zero point."""
+    if tensor["dtype"] != "s8":
+        return {"dtype": "float32", "scale": None, "zero_point": None}
+    zero = int(tensor.get("zero_point", 0))
+    return {"dtype": "int8", "scale": float(tensor["scale"]), "zero_point": zero}
 
 
 def checked_threshold(value: Any) -> float | None:

@@ -23,6 +23,7 @@ class Network:
 
     float32 layers run in float64 and their results stay float64, so that a float32 network is a
     reference without rounding; an integer op that reads such a tensor rounds it to float32 once.
+    Ops without weights on float32 tensors, such as integer ops leave, have defined bits.
     """
 
     def __init__(self, tensors: dict[str, Any], arrays: dict[str, Array]) -> None:
@@ -93,6 +94,8 @@ class Network:
         if len(stored) not in (len(roles) - 2, len(roles)):
             raise ValueError(f"{op['name']}: epilogue {stored.shape}")
         rows: dict[str, Array] = dict(zip(roles, stored, strict=False))
+        if "quantization" in op:
+            rows["multiplier"] = ops.multiply(rows["multiplier"], self.found(op["quantization"])[0])
         if "bias" in op:
             is_integer = op["op"].endswith("_s8")
             rows["offset"] = self.read_f32(op["bias"]) if is_integer else self.read(op["bias"])
@@ -103,8 +106,25 @@ class Network:
 
     def input_zero(self, op: Op) -> Array | int:
         if "input_zero" in op["arrays"]:
+            if "quantization" in op:
+                raise ValueError(f"{op['name']} has two zero points")
             return self.array(op, "input_zero")
+        if "quantization" in op:
+            return self.found(op["quantization"])[2]
         return self.zero_point(op["in"])
+
+    def found(self, name: str) -> tuple[Array, Array, int]:
+        """Scale, inverse and zero point that `range_f32` left in a vector."""
+        scale, inverse, zero = self.read_f32(name)
+        return scale, inverse, int(np.clip(zero, -128, 127))
+
+    def is_exact(self, *names: str) -> bool:
+        """Whether all tensors are of integer ops, or made from such."""
+        return all(self.read(name).dtype == np.float32 for name in names)
+
+    def output_zero(self, op: Op) -> int | None:
+        """Of an int8 output, None of a float32 one."""
+        return self.zero_point(op["out"]) if self.tensors[op["out"]]["dtype"] == "s8" else None
 
     def _place(self, name: str) -> tuple[str, slice]:
         tensor = self.tensors[name]
@@ -131,8 +151,15 @@ def _kernel(net: Network, op: Op) -> Array:
 
 def _quantize_s8(net: Network, op: Op) -> Array:
     x = net.read_f32(op["in"])
+    if "quantization" in op:
+        _, inverse, zero = net.found(op["quantization"])
+        return ops.quantize_s8(x, inverse, ops.f32(0), zero)
     constants = (net.array(op, "multiplier"), net.array(op, "offset"))
     return ops.quantize_s8(x, *constants, net.zero_point(op["out"]))
+
+
+def _range_f32(net: Network, op: Op) -> Array:
+    return ops.find_quantization(net.read_f32(op["in"]))
 
 
 def _dequantize_f32(net: Network, op: Op) -> Array:
@@ -146,7 +173,7 @@ def _conv_s8(net: Network, op: Op) -> Array:
         net.read(op["in"]),
         _kernel(net, op),
         net.input_zero(op),
-        zero_point=0 if extra else net.zero_point(op["out"]),
+        zero_point=0 if extra else net.output_zero(op),
         relu=op.get("relu", False),
         **net.epilogue(op),
         **extra,
@@ -181,9 +208,9 @@ def _add_s8(net: Network, op: Op) -> Array:
 
 def _add_f32(net: Network, op: Op) -> Array:
     gate = net.read(op["gate"]) if "gate" in op else None
-    return ops.add_f32(
-        net.read(op["in"]), net.read(op["residual"]), gate, relu=op.get("relu", False)
-    )
+    roles = [op[role] for role in ("in", "residual", "gate") if role in op]
+    add = ops.add_exact if net.is_exact(*roles) else ops.add_f32
+    return add(net.read(op["in"]), net.read(op["residual"]), gate, relu=op.get("relu", False))
 
 
 def _window(op: Op) -> dict[str, Any]:
@@ -199,7 +226,10 @@ def _max_pool_s8(net: Network, op: Op) -> Array:
 
 
 def _max_pool_f32(net: Network, op: Op) -> Array:
-    return ops.max_pool_f32(net.read(op["in"]), op.get("kernel", (1, 1)), **_window(op))
+    x, kernel = net.read(op["in"]), op.get("kernel", (1, 1))
+    if net.is_exact(op["in"]):
+        return ops.max_pool(x, kernel, lowest=-np.inf, **_window(op))
+    return ops.max_pool_f32(x, kernel, **_window(op))
 
 
 def _statistics(op: Op) -> dict[str, Any]:
@@ -213,7 +243,8 @@ def _stats_s8(net: Network, op: Op) -> Array:
 
 
 def _stats_f32(net: Network, op: Op) -> Array:
-    return ops.stats_f32(net.read(op["in"]), **_statistics(op))
+    stats = ops.stats_exact if net.is_exact(op["in"]) else ops.stats_f32
+    return stats(net.read(op["in"]), **_statistics(op))
 
 
 def _dense_s8(net: Network, op: Op) -> Array:
@@ -222,6 +253,7 @@ def _dense_s8(net: Network, op: Op) -> Array:
         net.array(op, "weight"),
         net.input_zero(op),
         relu=op.get("relu", False),
+        zero_point=net.output_zero(op),
         **net.epilogue(op),
         **net.optional(op, "table"),
     )
@@ -240,15 +272,21 @@ SOFTMAX_ARRAYS = ("breakpoints", "slopes", "intercepts", "bounds", "table")
 
 
 def _attentive_pool_s8(net: Network, op: Op) -> Array:
+    value_zero, min_variance = net.zero_point(op["values"]), op["min_variance"]
+    if "values_quantization" in op:
+        scale, _, value_zero = net.found(op["values_quantization"])
+        min_variance = np.float64(min_variance) / (np.float64(scale) * np.float64(scale))
+    else:
+        scale = net.array(op, "value_multiplier")
     return ops.attentive_pool_s8(
         net.read(op["in"]),
         net.read(op["values"]),
         net.array(op, "weight"),
         net.input_zero(op),
-        net.zero_point(op["values"]),
+        value_zero,
         net.array(op, "multiplier"),
-        net.array(op, "value_multiplier"),
-        min_variance=op["min_variance"],
+        scale,
+        min_variance=min_variance,
         softmax=op.get("softmax", "exact"),
         **net.optional(op, "offset", *SOFTMAX_ARRAYS),
     )
@@ -269,6 +307,7 @@ def _attentive_pool_f32(net: Network, op: Op) -> Array:
 RUNNERS: dict[str, Callable[[Network, Op], Array]] = {
     "quantize_s8": _quantize_s8,
     "dequantize_f32": _dequantize_f32,
+    "range_f32": _range_f32,
     "conv_s8": _conv_s8,
     "conv_f32": _conv_f32,
     "add_s8": _add_s8,
@@ -288,10 +327,15 @@ def run(plan: Plan, arrays: dict[str, Array], features: Array) -> dict[str, Arra
     """Every op's output, as it was right after that op, keyed by the name of its tensor.
 
     `features` are `(T, C)` or `(T, W, C)` as the plan's input is; so are frames that come back.
-    An input of one channel is also read from `(T, W)`.
+    An input of one channel is also read from `(T, W)`; float32 features are quantized for an int8
+    input.
     """
     net = Network(plan["tensors"], arrays)
     tensor = plan["tensors"]["input"]
+    if tensor["dtype"] == "s8" and features.dtype == np.float32:
+        features = ops.quantize_s8(
+            features, ops.f32(1 / tensor["scale"]), ops.f32(0), tensor["zero_point"]
+        )
     dtype = np.int8 if tensor["dtype"] == "s8" else np.float32
     width = tensor.get("width", 1)
     shape = (tensor["channels"],) if width == 1 else (width, tensor["channels"])

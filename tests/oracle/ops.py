@@ -80,6 +80,18 @@ def dequantize_f32(q: Array, multiplier: Array, zero_point: int) -> Array:
     return multiply(f32(q.astype(np.int64) - zero_point), multiplier)
 
 
+def find_quantization(x: Array) -> Array:
+    """Scale, its inverse and the zero point that cover all of a float32 tensor and 0."""
+    values = _f32_only(x)
+    low = np.minimum(values.min(), f32(0))
+    high = np.maximum(values.max(), f32(0))
+    with np.errstate(over="ignore"):
+        span = np.maximum(np.subtract(high, low), f32(2.0**-100))
+        scale, inverse = np.divide(span, f32(255)), np.divide(f32(255), span)
+    zero = requantize(multiply(f32(-low), f32(inverse)), -128)
+    return np.array([scale, inverse, f32(zero)], np.float32)
+
+
 def source_index(
     n: int, kernel: int, stride: int, dilation: int, padding: int, pad_mode: str
 ) -> Array:
@@ -204,7 +216,7 @@ def conv_s8(
     input_zero: ArrayLike,
     multiplier: Array,
     offset: Array,
-    zero_point: int = 0,
+    zero_point: int | None = 0,
     *,
     relu: bool = False,
     gain: Array | None = None,
@@ -212,9 +224,14 @@ def conv_s8(
     table: Array | None = None,
     **geometry: Any,
 ) -> Array:
-    """int8 frames -> int8 frames; `offset` may be the vector of one recording."""
+    """int8 frames -> int8 frames, or float32 ones without a zero point.
+
+    `offset` may be the vector of one recording, `multiplier` include a scale found in it.
+    """
     acc = conv_acc(x, weight, input_zero, **geometry)
     v = epilogue(acc, multiplier, offset, relu=relu, gain=gain, shift=shift)
+    if zero_point is None:
+        return v
     if table is None:
         return requantize(v, zero_point)
     if table.dtype != np.int8:
@@ -316,10 +333,13 @@ def dense_s8(
     gain: Array | None = None,
     shift: Array | None = None,
     table: Array | None = None,
+    zero_point: int | None = None,
 ) -> Array:
-    """int8 vector -> float32 vector; `weight` is `(O, I)`."""
+    """int8 vector -> float32 vector, or int8 with a zero point; `weight` is `(O, I)`."""
     acc = conv_acc(x[None, :], weight[:, None, :], input_zero)[0]
     v = epilogue(acc, multiplier, offset, relu=relu, gain=gain, shift=shift)
+    if zero_point is not None:
+        return requantize(v, zero_point)
     if table is None:
         return v
     looked_up: Array = _f32_only(table)[table_index(v, len(table))]
@@ -421,6 +441,27 @@ def attentive_pool_s8(
     else:
         raise ValueError(f"unknown softmax {softmax!r}")
     return pool_s8(numerators, q, value_zero, value_multiplier, min_variance)
+
+
+# Float32 ops without weights on float32 tensors: each operation rounded, as an engine has to.
+
+
+def add_exact(x: Array, residual: Array, gate: Array | None = None, *, relu: bool = False) -> Array:
+    """Float32 frames + frames, the first times a gate if there is one."""
+    total = add(x if gate is None else multiply(x, gate), residual)
+    return _relu(total) if relu else total
+
+
+def stats_exact(x: Array, *, std: bool = False, min_variance: float = 0.0) -> Array:
+    """Float32 frames -> float32 mean, or mean and standard deviation; sums in the order of time."""
+    values = _positions(_f32_only(x)).astype(np.float64)
+    n = np.float64(len(values))
+    s1, s2 = (np.cumsum(v, axis=0)[-1] for v in (values, values * values))
+    mean = f32(s1 / n)
+    if not std:
+        return mean
+    var = (n * s2 - s1 * s1) / (n * n)
+    return np.concatenate([mean, f32(np.sqrt(np.maximum(var, np.float64(min_variance))))])
 
 
 # Float32 layers, in float64 throughout: the truth that an engine's float32 is compared with.

@@ -90,17 +90,17 @@ class AttentivePool : public Op {
   }
 
   // Mean and standard deviation of the slice from its sums, times unit(channel); the values' zero
-  // point is taken off.
+  // point is taken off. `min_variance` is of the values as they were summed.
   template <class Sum, class Unit>
   void finish(Walk& walk, const Slice& slice, const Sum* s0, const Sum* s1, const Sum* s2,
-              double zero, const Unit& unit) const {
+              double zero, double min_variance, const Unit& unit) const {
     auto* y = walk[*out].vector<float>() + slice.channel;
     for (int c = 0; c < slice.channels; ++c) {
       const double mean = static_cast<double>(s1[c]) / static_cast<double>(s0[c]);
       const double variance = static_cast<double>(s2[c]) / static_cast<double>(s0[c]) - mean * mean;
       y[c] = static_cast<float>(mean - zero) * unit(c);
       y[shape_.c_out + c] =
-          static_cast<float>(std::sqrt(variance > min_variance_ ? variance : min_variance_)) *
+          static_cast<float>(std::sqrt(variance > min_variance ? variance : min_variance)) *
           unit(c);
     }
   }
@@ -119,7 +119,12 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
     const std::vector<int8_t> zero = args.input_zero(*hidden_);
     packed_ = pack_conv_s8(isa, shape_, args.weights_s8({shape_.c_out, shape_.c_in}), zero.data());
     multiplier_ = args.floats("multiplier", shape_.c_out, true);
-    value_multiplier_ = args.floats("value_multiplier", shape_.c_out);
+    values_quantization_ = args.found_quantization("values_quantization", desc.values_quantization);
+    if (values_quantization_ != nullptr) {
+      vectors_in = {values_quantization_};
+    } else {
+      value_multiplier_ = args.floats("value_multiplier", shape_.c_out);
+    }
     if (softmax_.kind != SoftmaxFunction::Kind::kExact) {
       offset_ = args.floats("offset", shape_.c_out);
     }
@@ -127,6 +132,15 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
 
   void run(Walk& walk, Range) const override {
     const Kernels& k = *walk.kernels;
+    double zero = values_->zero_point;
+    double min_variance = min_variance_;
+    float found_scale = 1.0f;
+    if (values_quantization_ != nullptr) {
+      const FoundQuantization found = walk.found(*values_quantization_);
+      found_scale = found.scale;
+      zero = zero_u8(found) - 128;
+      min_variance /= static_cast<double>(found.scale) * static_cast<double>(found.scale);
+    }
     const auto compute = [&](const Slice& slice) {
       k.conv_acc_s8(slice.call, packed_.initial.data(), slice.logits, slice.columns);
     };
@@ -161,13 +175,15 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
           break;
       }
       // The moments are of u - 128 = q: the zero point is the tensor's own.
-      finish(walk, slice, s0, s1, s2, values_->zero_point,
-             [&](int c) { return value_multiplier_[slice.channel + c]; });
+      finish(walk, slice, s0, s1, s2, zero, min_variance, [&](int c) {
+        return values_quantization_ != nullptr ? found_scale : value_multiplier_[slice.channel + c];
+      });
     });
   }
 
  private:
   PackedConvS8 packed_;
+  const Tensor* values_quantization_;
   AlignedBuffer<float> multiplier_, value_multiplier_, offset_;
 };
 
@@ -217,7 +233,7 @@ class AttentivePoolF32 final : public AttentivePool<float, float, float> {
           });
           break;
       }
-      finish(walk, slice, s0, s1, s2, 0.0, [](int) { return 1.0f; });
+      finish(walk, slice, s0, s1, s2, 0.0, min_variance_, [](int) { return 1.0f; });
     });
   }
 

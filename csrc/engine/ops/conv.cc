@@ -1,21 +1,21 @@
 // conv_s8 and conv_f32: convolution -> ReLU -> affine -> int8, a table, or float32.
 #include "engine/ops/conv_driver.h"
+#include "engine/ops/layer_s8.h"
 #include "engine/ops/ops.h"
 #include "engine/ops/windowed.h"
 
 namespace earmark {
 namespace {
 
-// What both dtypes share: inputs and per-channel arrays.
+// What both dtypes share: inputs.
 class Conv : public Windowed {
  public:
-  Conv(const OpArgs& args, const OpDesc& desc, DType dtype) : Windowed(args, desc, dtype) {
+  Conv(const OpArgs& args, const OpDesc& desc, DType from, DType to)
+      : Windowed(args, desc, from, to) {
     if (!desc.bias.empty()) {
       bias_ = &args.tensor("bias", desc.bias, Kind::kVector, DType::kF32, shape_.c_out);
       vectors_in = {bias_};
     }
-    epilogue_ = args.epilogue(shape_.c_out, dtype);
-    relu_ = args.flag("relu");
   }
 
   int64_t weights() const override { return shape_.weights(); }
@@ -27,66 +27,91 @@ class Conv : public Windowed {
   std::vector<int64_t> weight_shape() const {
     return {shape_.c_out, shape_.time.kernel, shape_.width.kernel, shape_.c_in};
   }
-  const float* offset(const Walk& walk) const {
-    return bias_ == nullptr ? epilogue_.offset.data() : walk[*bias_].vector<float>();
+  // The recording's own offsets, or else those of the file.
+  const float* offset(const Walk& walk, const float* stored) const {
+    return bias_ == nullptr ? stored : walk[*bias_].vector<float>();
   }
 
   const Tensor* bias_ = nullptr;
-  Epilogue epilogue_;
-  bool relu_;
 };
 
 class ConvS8 final : public Conv {
  public:
-  ConvS8(const OpArgs& args, const OpDesc& desc, Isa isa) : Conv(args, desc, DType::kS8) {
-    const std::vector<int8_t> zero = args.input_zero(*in_);
-    packed_ = pack_conv_s8(isa, shape_, args.weights_s8(weight_shape()), zero.data());
-    if (args.has("table")) table_ = args.table_s8();
-    zero_row_ = AlignedBuffer<uint8_t>(shape_.c_in);
-    for (int i = 0; i < shape_.c_in; ++i) zero_row_[i] = static_cast<uint8_t>(zero[i] + 128);
+  ConvS8(const OpArgs& args, const OpDesc& desc, Isa isa)
+      : Conv(args, desc, DType::kS8, args.find("out", desc.out).dtype),
+        layer_(args, desc, isa, shape_, *in_, weight_shape()) {
+    if (layer_.quantization() != nullptr) vectors_in.push_back(layer_.quantization());
+    if (args.has("table")) {
+      args.check(out->dtype == DType::kS8, "a table makes s8, and out '", out->name, "' is f32");
+      table_ = args.table_s8();
+    }
   }
 
+  size_t state_bytes() const override { return layer_.state_bytes(); }
+
   void run(Walk& walk, Range range) const override {
-    const EpilogueS8 epilogue = {packed_.initial.data(), epilogue_.multiplier.data(), offset(walk),
-                                 epilogue_.gain.data(),  epilogue_.shift.data(),      relu_,
-                                 out->zero_u8()};
-    const Place& to = walk[*out];
+    const LayerS8::Constants constants = layer_.constants(
+        walk, walk.states[index].data(), offset(walk, layer_.offset()), out->zero_u8());
+    const EpilogueS8& epilogue = constants.epilogue;
     const Kernels& k = *walk.kernels;
-    run_conv<uint8_t>(walk, packed_, walk[*in_], to.width, range, zero_row_.data(),
-                      table_.empty() ? 0 : sizeof(int32_t),
-                      [&](const ConvCallS8& call, const ConvUnit& unit, char* extra) {
-                        uint8_t* y = to.row<uint8_t>(range.begin) + unit.row_begin * to.stride;
-                        if (table_.empty()) {
-                          k.conv_s8(call, epilogue, y, to.stride);
-                          return;
-                        }
-                        const int channel = unit.panel_begin * packed_.packing.panel;
-                        const int columns =
-                            (unit.panel_end - unit.panel_begin) * packed_.packing.panel;
-                        auto* acc = reinterpret_cast<int32_t*>(extra);
-                        k.conv_acc_s8(call, packed_.initial.data(), acc, columns);
-                        EpilogueS8 part = epilogue;
-                        part.multiplier += channel;
-                        part.offset += channel;
-                        if (part.gain != nullptr) {
-                          part.gain += channel;
-                          part.shift += channel;
-                        }
-                        k.table_s8(acc, columns, part, table_.data(),
-                                   static_cast<int>(table_.size()), y + channel, to.stride,
-                                   call.n_rows, std::min(columns, shape_.c_out - channel));
-                      });
+    const Place& to = walk[*out];
+    if (out->dtype == DType::kF32) {
+      for_units(walk, range, constants, 0,
+                [&](const ConvCallS8& call, const ConvUnit& unit, char*) {
+                  k.conv_s8_f32(call, epilogue,
+                                to.row<float>(range.begin) + unit.row_begin * to.stride, to.stride);
+                });
+      return;
+    }
+    const auto output = [&](const ConvUnit& unit) {
+      return to.row<uint8_t>(range.begin) + unit.row_begin * to.stride;
+    };
+    if (table_.empty()) {
+      for_units(walk, range, constants, 0,
+                [&](const ConvCallS8& call, const ConvUnit& unit, char*) {
+                  k.conv_s8(call, epilogue, output(unit), to.stride);
+                });
+      return;
+    }
+    for_units(walk, range, constants, sizeof(int32_t),
+              [&](const ConvCallS8& call, const ConvUnit& unit, char* extra) {
+                const int width = layer_.packed().packing.panel;
+                const int channel = unit.panel_begin * width;
+                const int columns = (unit.panel_end - unit.panel_begin) * width;
+                auto* acc = reinterpret_cast<int32_t*>(extra);
+                k.conv_acc_s8(call, epilogue.initial, acc, columns);
+                EpilogueS8 part = epilogue;
+                part.multiplier += channel;
+                part.offset += channel;
+                if (part.gain != nullptr) {
+                  part.gain += channel;
+                  part.shift += channel;
+                }
+                k.table_s8(acc, columns, part, table_.data(), static_cast<int>(table_.size()),
+                           output(unit) + channel, to.stride, call.n_rows,
+                           std::min(columns, shape_.c_out - channel));
+              });
   }
 
  private:
-  PackedConvS8 packed_;
+  // kernel(call, unit, extra) for every unit of the range.
+  template <class Kernel>
+  void for_units(Walk& walk, Range range, const LayerS8::Constants& constants,
+                 size_t extra_per_output, const Kernel& kernel) const {
+    run_conv<uint8_t>(walk, layer_.packed(), walk[*in_], out->width, range, constants.zero_row,
+                      extra_per_output, kernel);
+  }
+
+  const LayerS8 layer_;
   std::vector<int8_t> table_;
-  AlignedBuffer<uint8_t> zero_row_;
 };
 
 class ConvF32 final : public Conv {
  public:
-  ConvF32(const OpArgs& args, const OpDesc& desc, Isa isa) : Conv(args, desc, DType::kF32) {
+  ConvF32(const OpArgs& args, const OpDesc& desc, Isa isa)
+      : Conv(args, desc, DType::kF32, DType::kF32),
+        epilogue_(args.epilogue(shape_.c_out, DType::kF32)),
+        relu_(args.flag("relu")) {
     packed_ = pack_conv_f32(isa, shape_, args.weights_f32(weight_shape()));
     const std::string activation = args.word("activation", "");
     args.check(activation.empty() || activation == "tanh", "unknown activation '", activation, "'");
@@ -95,8 +120,8 @@ class ConvF32 final : public Conv {
   }
 
   void run(Walk& walk, Range range) const override {
-    const EpilogueF32 epilogue = {offset(walk), epilogue_.gain.data(), epilogue_.shift.data(),
-                                  relu_};
+    const EpilogueF32 epilogue = {offset(walk, epilogue_.offset.data()), epilogue_.gain.data(),
+                                  epilogue_.shift.data(), relu_};
     const Place& to = walk[*out];
     const Kernels& k = *walk.kernels;
     run_conv<float>(walk, packed_, walk[*in_], to.width, range, zero_row_.data(), 0,
@@ -112,6 +137,8 @@ class ConvF32 final : public Conv {
   }
 
  private:
+  Epilogue epilogue_;
+  bool relu_;
   PackedConvF32 packed_;
   bool tanh_;
   AlignedBuffer<float> zero_row_;

@@ -1,5 +1,6 @@
 // dense_s8 and dense_f32: a layer on a recording's vector, run as a convolution of one row.
 #include "engine/ops/conv_driver.h"
+#include "engine/ops/layer_s8.h"
 #include "engine/ops/ops.h"
 
 namespace earmark {
@@ -7,13 +8,12 @@ namespace {
 
 class Dense : public Op {
  public:
-  Dense(const OpArgs& args, const OpDesc& desc, DType dtype) : Op(desc) {
-    in_ = &args.in(Kind::kVector, dtype);
-    out = &args.out(Kind::kVector, DType::kF32);
+  Dense(const OpArgs& args, const OpDesc& desc, DType from, DType to) : Op(desc) {
+    in_ = &args.in(Kind::kVector, from);
+    out = &args.out(Kind::kVector, to);
     vectors_in = {in_};
     shape_.c_in = in_->channels;
     shape_.c_out = out->channels;
-    epilogue_ = args.epilogue(shape_.c_out, dtype);
   }
 
   int64_t weights() const override { return shape_.weights(); }
@@ -40,43 +40,53 @@ class Dense : public Op {
 
   ConvShape shape_;
   const Tensor* in_;
-  Epilogue epilogue_;
 };
 
 class DenseS8 final : public Dense {
  public:
-  DenseS8(const OpArgs& args, const OpDesc& desc, Isa isa) : Dense(args, desc, DType::kS8) {
-    const std::vector<int8_t> zero = args.input_zero(*in_);
-    packed_ = pack_conv_s8(isa, shape_, args.weights_s8({shape_.c_out, shape_.c_in}), zero.data());
-    relu_ = args.flag("relu");
-    if (args.has("table")) table_ = args.table_f32();
+  DenseS8(const OpArgs& args, const OpDesc& desc, Isa isa)
+      : Dense(args, desc, DType::kS8, args.find("out", desc.out).dtype),
+        layer_(args, desc, isa, shape_, *in_, {shape_.c_out, shape_.c_in}) {
+    if (layer_.quantization() != nullptr) vectors_in.push_back(layer_.quantization());
+    if (args.has("table")) {
+      args.check(out->dtype == DType::kF32, "a table makes f32, and out '", out->name, "' is s8");
+      table_ = args.table_f32();
+    }
   }
 
+  size_t state_bytes() const override { return layer_.state_bytes(); }
+
   void run(Walk& walk, Range) const override {
-    auto* to = walk[*out].vector<float>();
-    run_rows<uint8_t>(walk, packed_, [&](const ConvCallS8& call, int channel, int channels) {
-      int32_t acc[2 * kMaxPanel];
-      walk.kernels->conv_acc_s8(call, packed_.initial.data(), acc, 2 * kMaxPanel);
-      for (int i = 0; i < channels; ++i) to[channel + i] = finish(channel + i, acc[i]);
-    });
+    const EpilogueS8 e =
+        layer_.constants(walk, walk.states[index].data(), layer_.offset(), out->zero_u8()).epilogue;
+    const Place& to = walk[*out];
+    run_rows<uint8_t>(
+        walk, layer_.packed(), [&](const ConvCallS8& call, int channel, int channels) {
+          int32_t acc[2 * kMaxPanel];
+          walk.kernels->conv_acc_s8(call, e.initial, acc, 2 * kMaxPanel);
+          for (int i = 0; i < channels; ++i) {
+            const int c = channel + i;
+            const float v = real_value(e, c, acc[i]);
+            if (out->dtype == DType::kS8) {
+              to.vector<uint8_t>()[c] = requantize_u8(v, e.zero_u8);
+            } else {
+              to.vector<float>()[c] =
+                  table_.empty() ? v : table_[table_index(v, static_cast<int>(table_.size()))];
+            }
+          }
+        });
   }
 
  private:
-  float finish(int c, int32_t acc) const {
-    float v = static_cast<float>(acc) * epilogue_.multiplier[c] + epilogue_.offset[c];
-    if (relu_) v = v > 0.0f ? v : 0.0f;
-    if (epilogue_.gain.size() != 0) v = v * epilogue_.gain[c] + epilogue_.shift[c];
-    return table_.empty() ? v : table_[table_index(v, static_cast<int>(table_.size()))];
-  }
-
-  PackedConvS8 packed_;
-  bool relu_;
+  const LayerS8 layer_;
   std::vector<float> table_;
 };
 
 class DenseF32 final : public Dense {
  public:
-  DenseF32(const OpArgs& args, const OpDesc& desc, Isa isa) : Dense(args, desc, DType::kF32) {
+  DenseF32(const OpArgs& args, const OpDesc& desc, Isa isa)
+      : Dense(args, desc, DType::kF32, DType::kF32),
+        epilogue_(args.epilogue(shape_.c_out, DType::kF32)) {
     packed_ = pack_conv_f32(isa, shape_, args.weights_f32({shape_.c_out, shape_.c_in}));
     const std::string activation = args.word("activation", "");
     args.check(activation.empty() || activation == "relu" || activation == "sigmoid",
@@ -97,6 +107,7 @@ class DenseF32 final : public Dense {
   }
 
  private:
+  Epilogue epilogue_;
   PackedConvF32 packed_;
   bool relu_, sigmoid_;
 };

@@ -11,7 +11,8 @@ constexpr int kTapsPerUnit = 1 << 12;
 
 class MaxPool : public Windowed {
  public:
-  MaxPool(const OpArgs& args, const OpDesc& desc, DType dtype) : Windowed(args, desc, dtype) {
+  MaxPool(const OpArgs& args, const OpDesc& desc, DType dtype)
+      : Windowed(args, desc, dtype, dtype) {
     args.check(out->channels == in_->channels, "out '", out->name, "' has ", out->channels,
                " channels, expected ", in_->channels);
     args.check(shape_.time.dilation == 1 && shape_.width.dilation == 1, "'dilation' is not 1");

@@ -14,7 +14,6 @@ class Convert : public Op {
     out = &args.tensor("out", desc.out, kind_, to, in_->channels);
     args.check(in_->width == out->width, "widths ", in_->width, " and ", out->width, " differ");
     (kind_ == Kind::kFrames ? frames_in : vectors_in) = {in_};
-    multiplier_ = args.floats("multiplier", in_->channels);
   }
 
  protected:
@@ -35,32 +34,54 @@ class Convert : public Op {
 
   Kind kind_;
   const Tensor* in_;
-  AlignedBuffer<float> multiplier_;
 };
 
 class QuantizeS8 final : public Convert {
  public:
   QuantizeS8(const OpArgs& args, const OpDesc& desc)
       : Convert(args, desc, DType::kF32, DType::kS8),
-        offset_(args.floats("offset", in_->channels)) {}
+        quantization_(args.found_quantization("quantization", desc.quantization)) {
+    if (quantization_ != nullptr) {
+      vectors_in.push_back(quantization_);
+      offset_ = AlignedBuffer<float>(in_->channels);
+    } else {
+      multiplier_ = args.floats("multiplier", in_->channels);
+      offset_ = args.floats("offset", in_->channels);
+    }
+  }
+
+  size_t state_bytes() const override {
+    return quantization_ == nullptr ? 0 : sizeof(float) * in_->channels;
+  }
 
   void run(Walk& walk, Range range) const override {
+    const float* multiplier = multiplier_.data();
+    int zero = out->zero_u8();
+    if (quantization_ != nullptr) {
+      const FoundQuantization found = walk.found(*quantization_);
+      auto* inverse = reinterpret_cast<float*>(walk.states[index].data());
+      std::fill_n(inverse, in_->channels, found.inverse);
+      multiplier = inverse;
+      zero = zero_u8(found);
+    }
     for_rows<float, uint8_t>(
         walk, range,
         [&](const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride, int rows) {
-          walk.kernels->quantize_s8(x, x_stride, q, q_stride, rows, in_->channels,
-                                    multiplier_.data(), offset_.data(), out->zero_u8());
+          walk.kernels->quantize_s8(x, x_stride, q, q_stride, rows, in_->channels, multiplier,
+                                    offset_.data(), zero);
         });
   }
 
  private:
-  AlignedBuffer<float> offset_;
+  const Tensor* quantization_;
+  AlignedBuffer<float> multiplier_, offset_;
 };
 
 class DequantizeF32 final : public Convert {
  public:
   DequantizeF32(const OpArgs& args, const OpDesc& desc)
-      : Convert(args, desc, DType::kS8, DType::kF32) {}
+      : Convert(args, desc, DType::kS8, DType::kF32),
+        multiplier_(args.floats("multiplier", in_->channels)) {}
 
   void run(Walk& walk, Range range) const override {
     for_rows<uint8_t, float>(
@@ -70,6 +91,9 @@ class DequantizeF32 final : public Convert {
                                        multiplier_.data(), in_->zero_u8());
         });
   }
+
+ private:
+  AlignedBuffer<float> multiplier_;
 };
 
 }  // namespace

@@ -10,9 +10,9 @@ namespace earmark {
 
 class Windowed : public Op {
  public:
-  Windowed(const OpArgs& args, const OpDesc& desc, DType dtype) : Op(desc) {
-    in_ = &args.in(Kind::kFrames, dtype);
-    out = &args.out(Kind::kFrames, dtype);
+  Windowed(const OpArgs& args, const OpDesc& desc, DType from, DType to) : Op(desc) {
+    in_ = &args.in(Kind::kFrames, from);
+    out = &args.out(Kind::kFrames, to);
     frames_in = {in_};
     args.check(!in_->overlaps(*out), "'", out->name,
                "' would overwrite what is still to be read of '", in_->name, "'");

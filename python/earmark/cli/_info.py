@@ -45,6 +45,8 @@ def _lines(path: str, info: dict[str, Any]) -> Iterator[str]:
             "parameters": f"{info['parameters']:,}",
             "file": f"{info['file_bytes']:,} bytes, {100 * info['size_fraction']:.2f} % of float32",
             "threshold": "none" if threshold is None else f"{threshold:.4f}",
+            "input": _numbers(info["input"]),
+            "output": _numbers(info["output"]),
             "format": info["format_version"],
             "sha256": info["sha256"],
             "runs on": f"{info['device']}, {info['isa']}, {info['threads']} threads",
@@ -61,6 +63,12 @@ def _lines(path: str, info: dict[str, Any]) -> Iterator[str]:
     header = ["name", "op", "precision", "params", "bytes"]
     header += [f"w {key}" for key in _STATISTICS] + [f"out {key}" for key in _STATISTICS]
     yield from table(header, [_layer_row(layer) for layer in info["layers"]])
+
+
+def _numbers(end: dict[str, Any]) -> str:
+    if end["scale"] is None:
+        return str(end["dtype"])
+    return f"{end['dtype']}, scale {end['scale']:.6g}, zero point {end['zero_point']}"
 
 
 def _pairs(title: str, values: dict[str, Any]) -> Iterator[str]:

@@ -45,11 +45,15 @@ def add_parser(subparsers: Subparsers) -> None:
         "--calibrate",
         metavar="DIR|LIST",
         help="recordings whose activations set the ranges: a folder, or a list of one path a line "
-        "(fp32 and float16 need none)",
+        "(dynamic, fp32 and float16 need none)",
     )
     parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="file to write")
     parser.add_argument(
-        "--scheme", metavar="S", default="int8", help="int8 (default), float16 or fp32"
+        "--scheme",
+        metavar="S",
+        default="int8",
+        help="int8 (default), int8-full (features and embedding are int8 too), dynamic (INT8 "
+        "weights, ranges found at run time), float16 or fp32",
     )
     parser.add_argument(
         "--precision",
@@ -57,8 +61,8 @@ def add_parser(subparsers: Subparsers) -> None:
         default={},
         metavar="LAYER=P,...",
         help="layers of another precision, by name, leading part of a name, or all: int8, int4, "
-        "int3, int2 (weights of so many bits), float16, fp32; or the name of a preset: p1 (the "
-        "paper's, int8 but for SE-Res2Blocks 2 and 3)",
+        "int3, int2 (weights of so many bits), dynamic, float16, fp32; or the name of a preset: p1 "
+        "(the paper's, int8 but for SE-Res2Blocks 2 and 3)",
     )
     parser.add_argument(
         "--rounding",
@@ -86,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("--trials and --root are given together or not at all")
     trials = read_both_classes(args.trials, args.root) if args.trials else None
     recordings = read_recordings(args.calibrate) if args.calibrate else []
-    if args.scheme == "int8" and not args.calibrate:
+    if args.scheme in ("int8", "int8-full") and not args.calibrate:
         raise CommandError(f"scheme {args.scheme} needs --calibrate")
     net = load_checkpoint(args.checkpoint, args.family)
     with atomic_output(args.output) as temporary:

@@ -44,7 +44,9 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_checkpoint(parser)
     parser.add_argument(
-        "--calibrate", metavar="DIR|LIST", help="recordings that set the ranges (float16: none)"
+        "--calibrate",
+        metavar="DIR|LIST",
+        help="recordings that set the ranges (dynamic and float16: none)",
     )
     add_trials(parser, required=True)
     budget = parser.add_mutually_exclusive_group(required=True)

@@ -37,12 +37,14 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_checkpoint(parser)
     parser.add_argument(
-        "--calibrate", metavar="DIR|LIST", help="recordings that set the ranges (float16: none)"
+        "--calibrate",
+        metavar="DIR|LIST",
+        help="recordings that set the ranges (dynamic and float16: none)",
     )
     add_trials(parser, required=True)
     parser.add_argument(
         "--precision",
-        choices=("int8", "int4", "int3", "int2", "float16"),
+        choices=("int8", "int4", "int3", "int2", "dynamic", "float16"),
         default="int8",
         help="that each layer gets (default: int8)",
     )
@@ -61,11 +63,12 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print a table."""
     from earmark import _C
     from earmark.families import load_checkpoint
+    from earmark.quantization.precision import PRECISIONS
     from earmark.sensitivity import sensitivity
     from earmark.trials import read_recordings
 
     trials = read_both_classes(args.trials, args.root)
-    if args.precision != "float16" and not args.calibrate:
+    if PRECISIONS[args.precision].is_integer and not args.calibrate:
         raise CommandError(f"precision {args.precision} needs --calibrate")
     recordings = read_recordings(args.calibrate) if args.calibrate else []
     net = load_checkpoint(args.checkpoint, args.family)

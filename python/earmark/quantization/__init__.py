@@ -25,7 +25,15 @@ __all__ = ["LoweredNetwork", "features_of", "quantize"]
 
 Array = NDArray[Any]
 
-_SCHEMES = ("int8", "float16", "fp32")
+# What a scheme gives every layer that has no precision of its own.
+_SCHEMES = {
+    "int8": "int8",
+    "int8-full": "int8",
+    "dynamic": "dynamic",
+    "float16": "float16",
+    "fp32": "fp32",
+}
+_INTEGER_ENDS = ("int8-full",)
 _ROUNDINGS = ("compensated", "nearest")
 _ALL = "all"
 _EXCERPT_SECONDS = (1.0, 1.5, 2.0)
@@ -44,12 +52,14 @@ def quantize(
 
     net: as ``load_checkpoint`` returns it. calibration: waveforms at the network's sample rate or
     paths (each as ``Embedder.embed`` takes it); the range of every activation is set by what they
-    show. Only integer layers need them. scheme: "int8", "float16" or "fp32". precision: layers with
-    another precision than the scheme's, by name, leading part of a name or "all", such as ``{"all":
-    "int4", "blocks.2": "fp32"}``: "int8", "int4", "int3", "int2" (8-bit activations and weights of
-    so many bits), "float16" (weights so stored, computed in float32) or "fp32". observer: "minmax"
-    or "percentile". rounding: of weights below 8 bits, "compensated" (GPTQ: by the covariance of
-    each layer's inputs) or "nearest". progress: called with (done, total) recordings.
+    show. Only integer layers need them. scheme: "int8", "int8-full" (its input and output are int8
+    too), "dynamic" (int8 weights, ranges found at run time), "float16" or "fp32". precision: layers
+    with another precision than the scheme's, by name, leading part of a name or "all", such as
+    ``{"all": "int4", "blocks.2": "fp32"}``: "int8", "int4", "int3", "int2" (8-bit activations and
+    weights of so many bits), "dynamic", "float16" (weights so stored, computed in float32) or
+    "fp32". observer: "minmax" or "percentile". rounding: of weights below 8 bits, "compensated"
+    (GPTQ: by the covariance of each layer's inputs) or "nearest". progress: called with (done,
+    total) recordings.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
@@ -57,7 +67,7 @@ def quantize(
         raise ValueError(f"unknown rounding {rounding!r}: known are {', '.join(_ROUNDINGS)}")
     lowered = LoweredNetwork(net)
     chosen = lowered.precisions(scheme, precision or {})
-    if lowered.needs_calibration(chosen):
+    if lowered.needs_calibration(chosen, scheme):
         compensated = lowered.below_8_bits(chosen) if rounding == "compensated" else []
         lowered.calibrate(list(calibration), observer, compensated, progress)
     return lowered.quantize(scheme, chosen)
@@ -106,11 +116,12 @@ class LoweredNetwork:
         if scheme not in _SCHEMES:
             known = ", ".join(_SCHEMES)
             raise ValueError(f"scheme {scheme!r} is not supported yet: known are {known}")
-        return _precisions(self.plan, {_ALL: scheme, **precision})
+        return _precisions(self.plan, {_ALL: _SCHEMES[scheme], **precision})
 
-    def needs_calibration(self, chosen: Mapping[str, Precision]) -> bool:
-        """Whether an op is integer."""
-        return any(precision.is_integer for precision in chosen.values())
+    def needs_calibration(self, chosen: Mapping[str, Precision], scheme: str = "fp32") -> bool:
+        """Whether an op, the input or the output is int8 with a range of its own."""
+        integer = any(precision.is_integer for precision in chosen.values())
+        return integer or scheme in _INTEGER_ENDS
 
     def below_8_bits(self, chosen: Mapping[str, Precision]) -> list[str]:
         """The layers whose weights get fewer bits."""
@@ -120,8 +131,10 @@ class LoweredNetwork:
         """The network with these precisions; integer ones need a calibration before."""
         from earmark.quantized import QuantizedEcapa
 
-        seen = self.seen if self.needs_calibration(chosen) else None
-        lowered = self.plan if seen is None else quantize_plan(self.plan, seen, chosen)
+        seen = self.seen if self.needs_calibration(chosen, scheme) else None
+        lowered = self.plan
+        if seen is not None or any(precision.is_dynamic for precision in chosen.values()):
+            lowered = quantize_plan(self.plan, seen, chosen, scheme in _INTEGER_ENDS)
         net = self.net
         metadata = {
             "family": net.family,

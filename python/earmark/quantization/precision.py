@@ -11,12 +11,15 @@ __all__ = ["PRECISIONS", "PRESETS", "Precision"]
 class Precision:
     """How a layer's weights are stored, and in which arithmetic the layer runs.
 
-    weight_bits: of a stored weight. is_integer: int8 activations and int32 sums; else float32.
+    weight_bits: of a stored weight. is_integer: int8 activations, of ranges that calibration saw,
+    and int32 sums. is_dynamic: the same sums, but activations are float32 between layers and
+    quantized with a range found at run time. Neither: float32.
     """
 
     name: str
     weight_bits: int
     is_integer: bool
+    is_dynamic: bool = False
 
 
 PRECISIONS = {
@@ -26,6 +29,7 @@ PRECISIONS = {
         Precision("int4", 4, True),
         Precision("int3", 3, True),
         Precision("int2", 2, True),
+        Precision("dynamic", 8, False, is_dynamic=True),
         Precision("float16", 16, False),
         Precision("fp32", 32, False),
     )

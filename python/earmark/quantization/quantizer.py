@@ -1,8 +1,9 @@
 """From a float32 plan and its calibration to an integer plan, op by op (docs/arithmetic.md).
 
 Each op runs in the precision of its layer. A frames tensor is int8 unless every op that writes into
-its memory is float32; conversions are inserted where an op reads or writes the other kind. Vectors
-stay float32 between ops; an integer dense layer quantizes its own input, channel by channel.
+its memory is float32 or dynamic; conversions are inserted where an op reads or writes the other
+kind. Vectors stay float32 between ops; an integer dense layer quantizes its own input, channel by
+channel, a dynamic one with the range found at run time.
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.modelfile import Arrays
-from earmark.plan import INPUT, JSON, PlanBuilder, base_of
+from earmark.plan import INPUT, JSON, OUTPUT, SCORES, PlanBuilder, base_of
 from earmark.quantization.calibration import Calibration
+from earmark.quantization.dynamic import FoundRanges
+from earmark.quantization.epilogue import in_steps, sigmoid_table, tanh_table
 from earmark.quantization.precision import Precision
 from earmark.quantization.softmax import integer_softmax
 from earmark.quantization.weights import quantize_weights
 
 Array = NDArray[Any]
 
-# Tables: 1024 entries over the range in which the function still moves.
-_TABLE_SIZE = 1024
-_TANH_REACH = 4.0
-_SIGMOID_REACH = 8.0
 _TANH_SCALE = 1.0 / 127.0
 # A recording's statistics may leave the range that a few hundred calibration recordings span: on
 # the bootstrap model the worst cosine of 290 unseen recordings is 0.986, 0.9935, 0.9992 at margins
@@ -36,6 +35,8 @@ _VECTOR_MARGIN = 3.0
 # How far the steps of a vector's channels level the weights that read them, as a part of what would
 # level all: more would cost the vector itself more than the weights gain.
 _LEVELLING = 0.5
+# Of an int8 output, whose one range is the largest of all its channels and recordings.
+_OUTPUT_MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,17 @@ class _Operand:
 
 def quantize_plan(
     network: PlanBuilder,
-    calibration: Calibration,
+    calibration: Calibration | None,
     precision: Mapping[str, Precision],
+    integer_ends: bool = False,
 ) -> PlanBuilder:
     """The integer plan of a float32 plan.
 
-    precision: of every op by its name. Weights of layers whose inputs calibration has the
-    covariance of are rounded with compensation.
+    calibration: None where no op is integer and the ends are float32. precision: of every op by its
+    name. Weights of layers whose inputs calibration has the covariance of are rounded with
+    compensation. integer_ends: the plan's input and output are int8.
     """
-    return _Quantizer(network, calibration, precision).run()
+    return _Quantizer(network, calibration or Calibration("none"), precision, integer_ends).run()
 
 
 class _Quantizer:
@@ -86,28 +89,41 @@ class _Quantizer:
         network: PlanBuilder,
         calibration: Calibration,
         precision: Mapping[str, Precision],
+        integer_ends: bool,
     ) -> None:
         self.source = network
         self.calibration = calibration
         self.precision = precision
         self.builder = PlanBuilder()
+        self.found = FoundRanges(self.builder)
+        self.tanh_outputs = {op["out"] for op in network.ops if op.get("activation") == "tanh"}
+        self.integer_outputs = {OUTPUT, SCORES} if integer_ends else set()
         self.written: dict[str, str] = {}  # base -> dtype
         for op in network.ops:
             if network.tensors[op["out"]]["kind"] == "frames":
                 base = base_of(network.plan, op["out"])
-                if self.precision[op["name"]].is_integer:
+                chosen = self.precision[op["name"]]
+                # The range of a tanh is known without any data.
+                bounded = chosen.is_dynamic and op["out"] in self.tanh_outputs
+                if chosen.is_integer or bounded:
                     self.written[base] = "s8"
                 self.written.setdefault(base, "f32")
-        self.written[INPUT] = "f32"
-        self.tanh_outputs = {op["out"] for op in network.ops if op.get("activation") == "tanh"}
+        self.written[INPUT] = "s8" if integer_ends else "f32"
         self.scales: dict[str, Array] = {}  # base -> scale of each channel now in it
         self.zeros: dict[str, Array] = {}
 
     def run(self) -> PlanBuilder:
+        if self.written[INPUT] == "s8":
+            self._declare(INPUT)
+            self._set_channels(INPUT, self._quantization(INPUT))
         for op in self.source.ops:
             kind = op["op"].removesuffix("_f32")
-            suffix = "_s8" if self.precision[op["name"]].is_integer else "_f32"
+            chosen = self.precision[op["name"]]
+            suffix = "_s8" if chosen.is_integer else "_f32"
+            if chosen.is_dynamic and "weight" in op["arrays"]:
+                suffix = "_dynamic"
             getattr(self, f"_{kind}{suffix}")(op)
+            self.found.forget(op["out"])
         return self.builder
 
     # --- tensors
@@ -126,6 +142,12 @@ class _Quantizer:
                 quantization = self._quantization(name)
                 desc["scale"] = quantization.scale
                 desc["zero_point"] = quantization.zero_point
+        elif name in self.integer_outputs:
+            # Symmetric: a cosine of the integers is one of what they stand for.
+            seen = self.calibration.vectors[name]
+            largest = max(float(np.abs(values).max()) for values in (seen.low, seen.high))
+            step = np.float32(max(_OUTPUT_MARGIN * largest, 1e-12) / 127)
+            desc |= {"dtype": "s8", "scale": float(step), "zero_point": 0}
         self.builder.tensors[name] = desc
         return name
 
@@ -148,13 +170,26 @@ class _Quantizer:
         part = slice(desc.get("offset", 0), desc.get("offset", 0) + desc["channels"])
         return scales[part], zeros[part]
 
+    def _set_channels(self, name: str, quantization: Quantization) -> None:
+        scale, zero = self._channels(name)
+        scale[:] = quantization.scale
+        zero[:] = quantization.zero_point
+
+    def _is_s8(self, name: str) -> bool:
+        if self.source.tensors[name]["kind"] == "vector":
+            return name in self.integer_outputs
+        return self.written[base_of(self.source.plan, name)] == "s8"
+
     def _read_s8(self, op: JSON, role: str) -> _Operand:
         name = op[role]
         desc = self.source.tensors[name]
-        if self.written[base_of(self.source.plan, name)] == "s8":
+        if self._is_s8(name):
             scale, zero = self._channels(name)
             return _Operand(self._declare(name), scale.copy(), zero.copy())
-        quantization = Quantization.of_range(*self._observed_range(name))
+        if name in self.tanh_outputs:
+            quantization = self._quantization(name)
+        else:
+            quantization = Quantization.of_range(*self._observed_range(name))
         copy = self._new(f"{op['name']}.{role}.s8", "s8", desc, quantization)
         self._quantize(f"{op['name']}.{role}.quantize", self._declare(name), copy, quantization)
         ones = np.ones(desc["channels"])
@@ -163,6 +198,19 @@ class _Quantizer:
             (ones * quantization.scale).astype(np.float32),
             (ones * quantization.zero_point).astype(np.int8),
         )
+
+    def _read_dynamic(self, op: JSON, role: str) -> tuple[_Operand, str | None]:
+        """Int8 as it is where the plan has it or its range is known; else with a found range.
+
+        The second is the vector that holds the quantization; the operand has a scale of 1 then.
+        """
+        name = op[role]
+        if self._is_s8(name) or name in self.tanh_outputs:
+            return self._read_s8(op, role), None
+        copy = self.found.read(self._declare(name), f"{op['name']}.{role}")
+        channels = self.source.tensors[name]["channels"]
+        operand = _Operand(copy.name, np.ones(channels, np.float32), np.zeros(channels, np.int8))
+        return operand, copy.quantization
 
     def _observed_range(self, name: str) -> tuple[float, float]:
         """Of the tensor itself, or of all tensors that lie in its channels."""
@@ -183,7 +231,7 @@ class _Quantizer:
     def _read_f32(self, op: JSON, role: str) -> str:
         name: str = op[role]
         desc = self.source.tensors[name]
-        if desc["kind"] == "vector" or self.written[base_of(self.source.plan, name)] == "f32":
+        if not self._is_s8(name):
             return self._declare(name)
         scale, zero = (channels.copy() for channels in self._channels(name))
         copy = self._new(f"{op['name']}.{role}.f32", "f32", desc)
@@ -222,7 +270,7 @@ class _Quantizer:
         if quantization is not None:
             attributes["scale"] = quantization.scale
             attributes["zero_point"] = quantization.zero_point
-        return self.builder.tensor(name, "frames", dtype, like["channels"], **attributes)
+        return self.builder.tensor(name, like["kind"], dtype, like["channels"], **attributes)
 
     def _written_s8(self, op: JSON, reads: str = "") -> tuple[str, Quantization]:
         """Declare the output of an int8 op; ``reads`` is the tensor that it may lie over."""
@@ -232,26 +280,34 @@ class _Quantizer:
         if over is not None and over != reads:
             del self.builder.tensors[name]["over"]
         quantization = self._quantization(name)
-        scale, zero = self._channels(name)
-        scale[:] = quantization.scale
-        zero[:] = quantization.zero_point
+        self._set_channels(name, quantization)
         return name, quantization
 
     def _emit_f32(self, op: JSON, reads: tuple[str, ...]) -> None:
         """The op as it is, between conversions where its tensors are int8."""
         changed = {role: self._read_f32(op, role) for role in reads if role in op}
+        self._write_f32(op, op["op"], self._arrays(op), {**_attributes(op), **changed})
+
+    def _write_f32(self, op: JSON, kind: str, arrays: Arrays, attributes: JSON) -> None:
+        """An op with a float32 result, and a conversion where the plan has int8 there."""
         out = op["out"]
-        desc = self.source.tensors[out]
-        converts = desc["kind"] == "frames" and self.written[base_of(self.source.plan, out)] == "s8"
-        target = self._new(f"{op['name']}.out.f32", "f32", desc) if converts else self._declare(out)
+        converts = self._is_s8(out)
+        like = self.source.tensors[out]
+        target = self._new(f"{op['name']}.out.f32", "f32", like) if converts else self._declare(out)
         over = self.builder.tensors[target].get("over")
-        if over is not None and over != changed.get("in"):
+        if over is not None and over != attributes.get("in"):
             del self.builder.tensors[target]["over"]
-        changed["out"] = target
-        self.builder.op(op["op"], op["name"], self._arrays(op), **{**_attributes(op), **changed})
-        if converts:
+        self.builder.op(kind, op["name"], arrays, **{**attributes, "out": target})
+        if converts and like["kind"] == "vector":
+            self._quantize(f"{op['name']}.out.quantize", target, out, self._output(out))
+        elif converts:
             name, quantization = self._written_s8(op)
             self._quantize(f"{op['name']}.out.quantize", target, name, quantization)
+
+    def _output(self, name: str) -> Quantization:
+        """Of an int8 output of the plan."""
+        desc = self.builder.tensors[self._declare(name)]
+        return Quantization(desc["scale"], desc["zero_point"])
 
     def _quantize(self, name: str, source: str, out: str, quantization: Quantization) -> None:
         arrays = {"multiplier": np.array([1.0 / quantization.scale]), "offset": np.zeros(1)}
@@ -289,37 +345,41 @@ class _Quantizer:
     # --- ops
 
     def _conv_s8(self, op: JSON) -> None:
-        x = self._read_s8(op, "in")
+        self._integer_conv(op, self._read_s8(op, "in"))
+
+    def _conv_dynamic(self, op: JSON) -> None:
+        x, found = self._read_dynamic(op, "in")
+        self._integer_conv(op, x, found, real=op.get("activation") != "tanh")
+
+    def _integer_conv(
+        self, op: JSON, x: _Operand, found: str | None = None, real: bool = False
+    ) -> None:
+        """``conv_s8``; ``real``: its result is float32 where it is not int8 in the plan."""
         arrays = self._arrays(op)
         weight, scale, lost = self._weights(op, arrays["weight"], x.scale)
-        out, quantization = self._written_s8(op, reads=x.name)
-        step = quantization.scale
         stored: Arrays = {"weight": weight}
-        if op.get("activation") == "tanh":
-            step = 2 * _TANH_REACH / _TABLE_SIZE
-            points = (np.arange(_TABLE_SIZE) - _TABLE_SIZE // 2) * step
-            stored["table"] = np.rint(np.tanh(points) / _TANH_SCALE).astype(np.int8)
         rows = _rows(arrays["epilogue"])
         if "bias" in op:
             self._add_to_vector(op["bias"], lost)
-        else:
-            rows["offset"] += lost
-        # The output's step goes into the last affine there is.
-        if "gain" in rows:
-            rows |= {"gain": rows["gain"] / step, "shift": rows["shift"] / step}
-            stored["epilogue"] = np.stack([scale, *rows.values()])
-        else:
-            stored["epilogue"] = np.stack([scale, rows["offset"]]) / step
-        if np.any(x.zero != self.builder.tensors[x.name]["zero_point"]):
-            stored["input_zero"] = x.zero
-        if "bias" in op:
             self._declare(op["bias"])
             if "gain" not in rows:
                 raise ValueError(f"op {op['name']!r}: a bias vector needs an affine after the ReLU")
-        attributes = _attributes(op)
-        attributes.pop("activation", None)
-        changed = {"in": x.name, "out": out}
-        self.builder.op("conv_s8", op["name"], _stored(stored), **{**attributes, **changed})
+        else:
+            rows["offset"] += lost
+        if found is None and np.any(x.zero != self.builder.tensors[x.name]["zero_point"]):
+            stored["input_zero"] = x.zero
+        attributes = {**_attributes(op), "in": x.name, "quantization": found}
+        tanh = attributes.pop("activation", None) == "tanh"
+        if real:
+            stored["epilogue"] = in_steps(1.0, scale, rows)
+            self._write_f32(op, "conv_s8", _stored(stored), attributes)
+            return
+        _, quantization = self._written_s8(op, reads=x.name)
+        step = quantization.scale
+        if tanh:
+            step, stored["table"] = tanh_table(quantization.scale)
+        stored["epilogue"] = in_steps(step, scale, rows)
+        self.builder.op("conv_s8", op["name"], _stored(stored), **attributes)
 
     def _add_s8(self, op: JSON) -> None:
         x = self._read_s8(op, "in")
@@ -358,45 +418,66 @@ class _Quantizer:
     def _dense_s8(self, op: JSON) -> None:
         arrays = self._arrays(op)
         x, x_scale, centre = self._vector_s8(op, arrays["weight"])
-        rows = _rows(arrays["epilogue"])
+        weight, scale, lost = self._weights(op, arrays["weight"], x_scale, centre)
+        moved = arrays["weight"].astype(np.float64) @ centre
+        self._integer_dense(op, x, weight, scale, moved + lost)
+
+    def _dense_dynamic(self, op: JSON) -> None:
+        x, found = self._read_dynamic(op, "in")
+        weight, scale, lost = self._weights(op, self._arrays(op)["weight"], x.scale)
+        self._integer_dense(op, x.name, weight, scale, lost, quantization=found)
+
+    def _integer_dense(
+        self, op: JSON, x: str, weight: Array, scale: Array, moved: Array, **attributes: str | None
+    ) -> None:
+        """``dense_s8`` of int8 ``x``; ``scale`` is of the sums, ``moved`` joins the offset."""
+        rows = _rows(self._arrays(op)["epilogue"])
         if "gain" in rows:
             raise ValueError(f"op {op['name']!r}: an affine after a dense layer is not lowered yet")
-        weight, scale, lost = self._weights(op, arrays["weight"], x_scale, centre)
-        offset = rows["offset"] + arrays["weight"].astype(np.float64) @ centre + lost
-        attributes = _attributes(op)
-        activation = attributes.pop("activation", None)
+        rows["offset"] += moved
+        changed: JSON = {**_attributes(op), "in": x, **attributes}
+        activation = changed.pop("activation", None)
+        changed["relu"] = activation == "relu"
         stored: Arrays = {"weight": weight}
-        step = 1.0
         if activation == "sigmoid":
-            step = 2 * _SIGMOID_REACH / _TABLE_SIZE
-            points = (np.arange(_TABLE_SIZE) - _TABLE_SIZE // 2) * step
-            stored["table"] = 1 / (1 + np.exp(-points))
-        stored["epilogue"] = np.stack([scale, offset]) / step
-        self._declare(op["out"])
-        changed = {"in": x, "relu": activation == "relu"}
-        self.builder.op("dense_s8", op["name"], _stored(stored), **{**attributes, **changed})
+            step, stored["table"] = sigmoid_table()
+        else:
+            step = self._output(op["out"]).scale if op["out"] in self.integer_outputs else 1.0
+        stored["epilogue"] = in_steps(step, scale, rows)
+        if activation == "sigmoid":
+            self._write_f32(op, "dense_s8", _stored(stored), changed)
+        else:
+            self._declare(op["out"])
+            self.builder.op("dense_s8", op["name"], _stored(stored), **changed)
 
     def _attentive_pool_s8(self, op: JSON) -> None:
-        hidden = self._read_s8(op, "in")
-        values = self._read_s8(op, "values")
+        self._integer_pool(op, self._read_s8(op, "in"), self._read_s8(op, "values"))
+
+    def _attentive_pool_dynamic(self, op: JSON) -> None:
+        hidden, found = self._read_dynamic(op, "in")
+        if found is not None:
+            raise ValueError(f"op {op['name']!r}: the attention's hidden layer needs a tanh")
+        self._integer_pool(op, hidden, *self._read_dynamic(op, "values"))
+
+    def _integer_pool(
+        self, op: JSON, hidden: _Operand, values: _Operand, found: str | None = None
+    ) -> None:
+        """``attentive_pool_s8``; ``found``: the vector of the values' quantization, if any."""
         arrays = self._arrays(op)
         weight, scale, lost = self._weights(op, arrays["weight"], hidden.scale)
         self._declare(op["out"])
-        attributes = _attributes(op)
-        attributes["min_variance"] /= values.uniform.scale**2
-        stored = {
-            "weight": weight,
-            "multiplier": scale,
-            "value_multiplier": np.array([values.uniform.scale]),
-        }
+        attributes = {**_attributes(op), "in": hidden.name, "values": values.name}
+        stored = {"weight": weight, "multiplier": scale}
+        if found is None:
+            attributes["min_variance"] /= values.uniform.scale**2
+            stored["value_multiplier"] = np.array([values.uniform.scale])
+        else:
+            attributes["values_quantization"] = found
         # The exact softmax does not see the layer's bias.
         if attributes.get("softmax", "exact") != "exact":
             bias = arrays["epilogue"][0].astype(np.float64) + lost
             stored |= integer_softmax(attributes["softmax"], arrays, weight, scale, bias)
-        changed = {"in": hidden.name, "values": values.name}
-        self.builder.op(
-            "attentive_pool_s8", op["name"], _stored(stored), **{**attributes, **changed}
-        )
+        self.builder.op("attentive_pool_s8", op["name"], _stored(stored), **attributes)
 
     def _conv_f32(self, op: JSON) -> None:
         if "bias" in op:
