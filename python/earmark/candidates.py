@@ -290,6 +290,8 @@ class _RayTasks:
 
         self._begun_here = not ray.is_initialized()
         if self._begun_here:
+            # Ray would report to its makers.
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
         self.width = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._features = ray.put(features)
