@@ -3,9 +3,9 @@
     python benchmarks/papers/p1_table2.py CKPT --data DATA [--also CKPT]
 
 DATA holds ``speakers/train.txt``, which calibrates, and the trials. The search, of the first
-checkpoint only, has the paper's budget, +0.07 % EER, on one half of the speakers. Results that are there already in the folder of
-``--runs`` are not measured again. Writes ``docs/results/NAME.md``, a plot beside it and
-``benchmarks/results/NAME.json``.
+checkpoint only, has the paper's budget, +0.07 % EER, on one half of the speakers. Results that are
+there already in the folder of ``--runs`` are not measured again. Writes ``docs/results/NAME.md``, a
+plot beside it and ``benchmarks/results/NAME.json``.
 """
 
 from __future__ import annotations
