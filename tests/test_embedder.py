@@ -23,6 +23,7 @@ import earmark
 from earmark import _C, AudioError, Embedder, FormatError
 from earmark.audio import read_audio
 from earmark.frontend import SpeechBrainFbank
+from earmark.frontend.filterbank import MelFrontEnd
 from earmark.nn import EcapaConfig, EcapaTdnn
 from networks import LARGE, SMALL, random_features, random_state
 
@@ -202,7 +203,7 @@ def test_errors_are_rows_beside_the_results(
 def test_bulk_work_goes_group_by_group(
     model: Embedder, waves: list[Array], expected: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("earmark.embedder._GROUP_SAMPLES", 16_000)
+    monkeypatch.setattr("earmark.runner._GROUP_SAMPLES", 16_000)
     read: list[weakref.ref[Array]] = []
     held: list[int] = []
 
@@ -212,7 +213,7 @@ def test_bulk_work_goes_group_by_group(
         read.append(weakref.ref(audio.samples))
         return audio
 
-    monkeypatch.setattr("earmark.embedder.read_audio", counting)
+    monkeypatch.setattr("earmark.runner.read_audio", counting)
     results = model.embed_each(wave.astype(np.float64) for wave in waves)
     first = next(results)
     # Two recordings, of 12,000 and 3,000 samples, are not yet a group.
@@ -252,7 +253,7 @@ def test_embed_is_the_front_end_and_embed_features(
     features = [model.front_end(item) for item in waves]
     expected = model.embed_features(features)
     # All in one call of the engine.
-    monkeypatch.delattr(SpeechBrainFbank, "__call__")
+    monkeypatch.delattr(MelFrontEnd, "__call__")
     np.testing.assert_array_equal(model.embed(waves), expected)
 
 
@@ -418,9 +419,11 @@ def test_info_is_complete_and_json(model: Embedder, model_path: Path) -> None:
         "file_bytes",
         "format_version",
         "front_end",
+        "input",
         "isa",
         "layers",
         "measured",
+        "output",
         "parameters",
         "scheme",
         "sha256",

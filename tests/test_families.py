@@ -172,11 +172,14 @@ def test_the_network_does_not_share_memory_with_the_checkpoint(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        ("wespeaker", "'wespeaker' is not supported yet; supported: speechbrain"),
+        ("wespeaker", "'wespeaker' is not supported yet; supported: sound-resnet, speechbrain"),
         ("3dspeaker", "'3dspeaker' is not supported yet"),
         ("taoruijie", "'taoruijie' is not supported yet"),
         ("nemo", "'nemo' is not supported yet"),
-        ("kaldi", "'kaldi' is unknown; supported: speechbrain; not supported yet: 3dspeaker, tao"),
+        (
+            "kaldi",
+            "'kaldi' is unknown; supported: sound-resnet, speechbrain; not supported yet: 3d",
+        ),
         ("", "'' is unknown"),
     ],
 )

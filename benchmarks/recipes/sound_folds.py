@@ -16,9 +16,17 @@ import torch
 
 from earmark.clips import read_clips
 from earmark.nn import SoundResNet, SoundResNetConfig
-from earmark.training import Corpus, SoundTrainingConfig, Utterance, train_sounds
+from earmark.training import (
+    Corpus,
+    SoundAugmentation,
+    SoundTrainingConfig,
+    Utterance,
+    train_sounds,
+)
 
-EPOCHS, LEARNING_RATE = 44, 1.5e-3
+EPOCHS, LEARNING_RATE = 28, 1.5e-3
+# Shorter than a window in use: more steps in the same time, and harder.
+PIECE_SECONDS = 1.2
 
 
 def main() -> None:
@@ -37,7 +45,11 @@ def main() -> None:
         torch.manual_seed(fold)
         net = SoundResNet(SoundResNetConfig(len(corpus.speakers)), corpus.speakers)
         net.begin_as_shortcuts()
-        config = SoundTrainingConfig(epochs=args.epochs, learning_rate=LEARNING_RATE)
+        config = SoundTrainingConfig(
+            epochs=args.epochs,
+            learning_rate=LEARNING_RATE,
+            augmentation=SoundAugmentation(seconds=PIECE_SECONDS),
+        )
         result = train_sounds(
             net,
             corpus,

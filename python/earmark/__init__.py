@@ -1,4 +1,4 @@
-"""earmark: small, integer-only speaker verification without torch.
+"""earmark: small, integer-only speaker verification and sound recognition without torch.
 
 >>> import earmark
 >>> earmark.__version__
@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING, Any
 from earmark.errors import AudioError, FormatError
 
 if TYPE_CHECKING:
-    from earmark.embedder import Embedder, load
+    from earmark.classifier import Classifier
+    from earmark.embedder import Embedder
     from earmark.families import load_checkpoint
+    from earmark.loading import load
     from earmark.quantization import quantize
+    from earmark.windows import Sounds
 
 __version__ = "0.1.0"
 __all__ = [
     "AudioError",
+    "Classifier",
     "Embedder",
     "FormatError",
+    "Sounds",
     "__version__",
     "load",
     "load_checkpoint",
@@ -30,8 +35,10 @@ __all__ = [
 
 # Imported at first use: `import earmark` stays quick, and torch stays out unless it is needed.
 _LAZY = {
+    "Classifier": "earmark.classifier",
     "Embedder": "earmark.embedder",
-    "load": "earmark.embedder",
+    "Sounds": "earmark.windows",
+    "load": "earmark.loading",
     "load_checkpoint": "earmark.families",
     "quantize": "earmark.quantization",
 }

@@ -1,4 +1,5 @@
-"""Speaker-verification scores and error rates: cosine score, EER, minimum detection cost.
+"""Speaker-verification scores and error rates: cosine score, EER, minimum detection cost; rates of
+classifications.
 
 Scores are higher when two recordings are more likely of one speaker. Labels are 1 for a target
 trial (same speaker) and 0 for a non-target one. A trial is accepted when its score is at or above
@@ -12,7 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["cosine_score", "eer", "eer_difference", "eer_threshold", "min_dcf"]
+__all__ = [
+    "classification_rates",
+    "cosine_score",
+    "eer",
+    "eer_difference",
+    "eer_threshold",
+    "min_dcf",
+]
 
 
 def cosine_score(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
@@ -203,3 +211,35 @@ def _crossing(
     difference = false_reject - false_accept
     i = int(np.searchsorted(difference, 0.0, side="left"))
     return i, float(-difference[i - 1] / (difference[i] - difference[i - 1]))
+
+
+def classification_rates(actual: ArrayLike, predicted: ArrayLike, classes: int) -> dict[str, float]:
+    """Macro-averaged precision, recall and F1, and accuracy, as fractions.
+
+    ``actual`` and ``predicted``: (n,), class numbers below ``classes``. The averages are over the
+    classes, each of which counts once; the precision of a class that was never predicted is 0, and
+    a class that is not in ``actual`` counts in none of them. Raises ValueError for unequal shapes,
+    no examples, or a class out of range.
+
+    >>> classification_rates([0, 0, 1, 1], [0, 1, 1, 1], 2)["accuracy"]
+    0.75
+    """
+    truth, found = np.asarray(actual), np.asarray(predicted)
+    if truth.ndim != 1 or truth.shape != found.shape or len(truth) == 0:
+        raise ValueError(f"classes of shapes {truth.shape} and {found.shape}, expected (n,) twice")
+    for name, values in (("actual", truth), ("predicted", found)):
+        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= classes:
+            raise ValueError(f"{name}: class numbers must be whole, from 0 to {classes - 1}")
+    table = np.zeros((classes, classes))
+    np.add.at(table, (truth, found), 1)
+    right, there, said = np.diag(table), table.sum(axis=1), table.sum(axis=0)
+    kept = there > 0
+    precision = (right / np.maximum(said, 1))[kept]
+    recall = (right / np.maximum(there, 1))[kept]
+    f1 = (2 * right / np.maximum(there + said, 1))[kept]
+    return {
+        "precision": float(precision.mean()),
+        "recall": float(recall.mean()),
+        "f1": float(f1.mean()),
+        "accuracy": float(right.sum() / len(truth)),
+    }

@@ -1,4 +1,4 @@
-"""A quantized network behind the interface of the torch module it was made from."""
+"""Quantized networks behind the interfaces of the torch modules they were made from."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from earmark import modelfile
+from earmark.classifier import Classifier
 from earmark.embedder import Embedder, checked_threshold
 from earmark.modelfile import ModelFile
+from earmark.plan import SCORES
+from earmark.windows import Sounds
 
 
-class QuantizedEcapa(torch.nn.Module):
-    """An ECAPA-TDNN that runs in earmark's engine; called as the float32 module is.
-
-    Inference on the CPU, without gradients.
-    """
+class _Quantized(torch.nn.Module):
+    """Inference on the CPU, without gradients."""
 
     def __init__(self, model: ModelFile) -> None:
         super().__init__()
@@ -27,12 +27,26 @@ class QuantizedEcapa(torch.nn.Module):
         metadata = {**model.metadata, "format": modelfile.FORMAT_VERSION}
         digest = modelfile.digest(metadata, model.arrays)
         self._model = ModelFile({**metadata, "sha256": digest}, model.arrays)
-        self.embedder = Embedder(self._model)
 
     @property
     def model_file(self) -> ModelFile:
         """What ``save`` writes, without a threshold and figures."""
         return self._model
+
+    def _write(self, path: str | os.PathLike[str], changed: dict[str, Any]) -> None:
+        model = ModelFile({**self._model.metadata, **changed}, self._model.arrays)
+        modelfile.write(model, Path(path))
+
+
+class QuantizedEcapa(_Quantized):
+    """An ECAPA-TDNN that runs in earmark's engine; called as the float32 module is.
+
+    Inference on the CPU, without gradients.
+    """
+
+    def __init__(self, model: ModelFile) -> None:
+        super().__init__(model)
+        self.embedder = Embedder(self._model)
 
     def forward(self, feats: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings (batch, 1, 192) of features (batch, time, 80).
@@ -71,9 +85,42 @@ class QuantizedEcapa(torch.nn.Module):
         measured on this model, kept in the file and shown by ``earmark info``. Raises ValueError
         for a threshold outside [-1, 1].
         """
-        metadata = {
-            **self._model.metadata,
-            "threshold": checked_threshold(threshold),
-            "measured": measured or {},
-        }
-        modelfile.write(ModelFile(metadata, self._model.arrays), Path(path))
+        self._write(path, {"threshold": checked_threshold(threshold), "measured": measured or {}})
+
+
+class QuantizedSoundResNet(_Quantized):
+    """A sound ResNet that runs in earmark's engine; called as the float32 module is.
+
+    Inference on the CPU, without gradients.
+    """
+
+    def __init__(self, model: ModelFile) -> None:
+        super().__init__(model)
+        self.classifier = Classifier(self._model)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.classifier.labels
+
+    def forward(self, feats: torch.Tensor) -> torch.Tensor:
+        """Scores (batch, classes) of features (batch, time, n_mels)."""
+        scores = self.classifier.scores(list(feats.detach().cpu().float().numpy()))
+        return torch.from_numpy(scores).to(feats.device)
+
+    def classify(self, recordings: Any, sample_rate: int = 16000) -> list[Sounds]:
+        """As ``Classifier.classify``."""
+        return self.classifier.classify(recordings, sample_rate)
+
+    def save(self, path: str | os.PathLike[str], measured: dict[str, Any] | None = None) -> None:
+        """Write the ``.earmark`` file.
+
+        measured: figures measured on this model, kept in the file and shown by ``earmark info``.
+        """
+        self._write(path, {"measured": measured or {}})
+
+
+def quantized(model: ModelFile) -> QuantizedEcapa | QuantizedSoundResNet:
+    """The module that runs a model."""
+    is_sound = SCORES in model.plan["tensors"]
+    return QuantizedSoundResNet(model) if is_sound else QuantizedEcapa(model)

@@ -16,7 +16,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +198,7 @@ def search(
         chosen=chosen,
         speakers=(len(set(halves[0].speakers())), len(set(halves[1].speakers()))),
         trials=(len(halves[0].labels), len(halves[1].labels)),
-        model=lowered.quantize(scheme, final),
+        model=cast("QuantizedEcapa", lowered.quantize(scheme, final)),
     )
 
 
@@ -316,8 +316,8 @@ class _Front:
         for _ in range(_TRIES):
             index = self.within(target)
             chosen = lowered.precisions("fp32", self.choice(index))
-            excess = lowered.quantize("fp32", chosen).embedder.info()["size_fraction"]
-            excess -= size_fraction
+            model = Embedder(lowered.quantize("fp32", chosen).model_file)
+            excess = model.info()["size_fraction"] - size_fraction
             if excess <= 0:
                 return [index]
             target = min(target, self._costs[index]) - excess

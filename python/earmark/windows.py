@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "STRIDE_SECONDS",
-    "WINDOW_SECONDS",
-    "pooled",
-    "probabilities",
-    "window_starts",
-    "windows",
-]
+__all__ = ["STRIDE_SECONDS", "WINDOW_SECONDS", "Sounds", "window_starts", "windows"]
 
 # As in the paper on sound recognition with a lightweight ResNet-50: neighbours share 0.4 s, so that
 # a short sound at a border is whole in one of them.
@@ -41,20 +35,53 @@ def windows(wave: Wave, window: int, stride: int) -> Iterator[Wave]:
         yield piece if len(piece) == window else np.pad(piece, (0, window - len(piece)))
 
 
-def probabilities(scores: Scores) -> Scores:
-    """Softmax over the last axis, computed in float64."""
-    shifted = scores.astype(np.float64) - scores.max(axis=-1, keepdims=True)
-    numerators = np.exp(shifted)
+@dataclass(frozen=True, eq=False)
+class Sounds:
+    """What is heard in a recording.
+
+    ``labels``: names of the classes. ``probabilities``: (classes,) float32 of the whole recording,
+    the mean of the windows'. ``timeline``: (windows, classes) float32; ``starts``: where each
+    window begins, in seconds.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    timeline: NDArray[np.float32]
+    starts: NDArray[np.float64]
+
+    @classmethod
+    def of_scores(cls, labels: tuple[str, ...], scores: Scores, stride_seconds: float) -> Sounds:
+        """From the network's scores (windows, classes), before any softmax.
+
+        Each window has one vote: a mean of scores before the softmax would multiply probabilities,
+        and one window that is sure of the wrong class could overrule all others. A window in which
+        nothing sounds, and for which a network has learnt to say so, shifts nothing.
+        """
+        timeline = _softmax(scores)
+        mean: Scores = timeline.mean(axis=0, dtype=np.float64).astype(np.float32)
+        starts = stride_seconds * np.arange(len(scores), dtype=np.float64)
+        return cls(labels, mean, timeline, starts)
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.labels[int(self.probabilities.argmax())]
+
+    def split(self) -> list[Sounds]:
+        """The windows, each by itself."""
+        return [
+            Sounds(self.labels, row, row[None], self.starts[i : i + 1])
+            for i, row in enumerate(self.timeline)
+        ]
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """The most probable classes, best first, with their probabilities."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [(self.labels[i], float(self.probabilities[i])) for i in order]
+
+
+def _softmax(scores: Scores) -> Scores:
+    """Over the last axis, computed in float64."""
+    numerators = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
     shares: Scores = (numerators / numerators.sum(axis=-1, keepdims=True)).astype(np.float32)
     return shares
-
-
-def pooled(timeline: Scores) -> Scores:
-    """Probabilities (classes,) of a recording from those of its windows (windows, classes): their
-    mean.
-
-    Each window thus has one vote. A mean of scores before the softmax would multiply probabilities,
-    and one window that is sure of the wrong class could overrule all others.
-    """
-    mean: Scores = timeline.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean

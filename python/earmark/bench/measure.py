@@ -33,7 +33,7 @@ def measure(
     import earmark
 
     begin = time.perf_counter()
-    model = earmark.load(path, threads=threads)
+    model = earmark.Embedder(path, threads=threads)
     load_s = time.perf_counter() - begin
     rate = model.front_end.sample_rate_hz
     if frames is not None:

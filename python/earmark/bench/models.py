@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SEED = 20
 _ROTATIONS = 4
-_MAX_EXPORT_ERROR = 1e-4  # of the largest embedding value
+_MAX_EXPORT_ERROR = 1e-4  # of the largest output
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class QdqVariant:
     convolutions_only: bool = False
     reduce_range: bool = False
 
+
+EARMARK_SCHEMES = ("int8", "int8-full", "dynamic", "fp32")
 
 QDQ_VARIANTS = {
     "u8s8": QdqVariant("QUInt8"),
@@ -179,19 +181,21 @@ def _prepare(workload: Workload, models: Path, engines: list[str]) -> Reference:
         embedding = network(torch.from_numpy(features)).squeeze(1).numpy()
 
     if any(name.startswith(("onnxruntime", "openvino")) for name in engines):
-        _export_onnx(network, torch.from_numpy(features), embedding, models / "fp32.onnx")
+        export_onnx(network, torch.from_numpy(features), embedding, models / "fp32.onnx")
         count = -(-len(calibration) // batch)
         batches = np.split(_features(front_end, calibration, count * batch), count)
         for variant, choices in QDQ_VARIANTS.items():
             if any(name.endswith(f"-int8-{variant}") for name in engines):
-                _quantize_onnx(models / "fp32.onnx", batches, choices, models / f"{variant}.onnx")
+                quantize_onnx(models / "fp32.onnx", batches, choices, models / f"{variant}.onnx")
         for variant, overflow_fix in NNCF_VARIANTS.items():
             if f"openvino-int8-{variant}" in engines:
                 _quantize_nncf(
                     models / "fp32.onnx", batches, overflow_fix, models / f"{variant}.xml"
                 )
-    if "earmark-int8" in engines:
-        earmark.quantize(network, calibration, scheme="int8").save(models / "int8.earmark")
+    for scheme in EARMARK_SCHEMES:
+        if f"earmark-{scheme}" in engines:
+            quantized = earmark.quantize(network, calibration, scheme=scheme)
+            quantized.save(models / f"{scheme}.earmark")
     return Reference(
         embedding=embedding,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -231,7 +235,7 @@ def _set_statistics(network: nn.Module, features: Array) -> None:
         norm.momentum = momentum
 
 
-def _export_onnx(network: nn.Module, features: Tensor, expected: Array, path: Path) -> None:
+def export_onnx(network: nn.Module, features: Tensor, expected: Array, path: Path) -> None:
     """Export with fixed shapes and ONNX Runtime's shape inference; check the result."""
     import onnxruntime
     import torch
@@ -245,19 +249,20 @@ def _export_onnx(network: nn.Module, features: Tensor, expected: Array, path: Pa
         dynamo=True,
         external_data=False,
         input_names=["features"],
-        output_names=["embedding"],
+        output_names=["output"],
         verbose=False,
     )
     quant_pre_process(exported, path)
     exported.unlink()
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    embedding = session.run(None, {"features": features.numpy()})[0].reshape(expected.shape)
-    error = float(np.abs(embedding - expected).max() / np.abs(expected).max())
+    output = session.run(None, {"features": features.numpy()})[0].reshape(expected.shape)
+    error = float(np.abs(output - expected).max() / np.abs(expected).max())
     if error > _MAX_EXPORT_ERROR:
         raise RuntimeError(f"the exported network is off by {error:.1e} of the largest value")
 
 
-def _quantize_onnx(source: Path, batches: list[Array], variant: QdqVariant, path: Path) -> None:
+def quantize_onnx(source: Path, batches: list[Array], variant: QdqVariant, path: Path) -> None:
+    """Quantize such a file with ONNX Runtime; ``batches`` are features to calibrate with."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,

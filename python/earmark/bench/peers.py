@@ -14,7 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
-from earmark.bench.models import NNCF_VARIANTS, QDQ_VARIANTS, load_features, load_network
+from earmark.bench.models import (
+    EARMARK_SCHEMES,
+    NNCF_VARIANTS,
+    QDQ_VARIANTS,
+    load_features,
+    load_network,
+)
 from earmark.bench.timing import Array, Session
 
 Loader: TypeAlias = Callable[[Path, int], Session]
@@ -62,18 +68,21 @@ def _torch_session(models: Path, threads: int, *, compiled: bool) -> Session:
     return Session(run, details)
 
 
-def _onnxruntime_session(models: Path, threads: int, *, file: str) -> Session:
+def onnxruntime_session(path: Path, threads: int, features: Array) -> Session:
+    """ONNX Runtime on such a file, with all graph optimisations."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = onnxruntime.InferenceSession(
-        models / file, options, providers=["CPUExecutionProvider"]
-    )
-    inputs = {"features": load_features(models)}
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = {"features": features}
     return Session(lambda: session.run(None, inputs)[0], {"threads": threads})
+
+
+def _onnxruntime_session(models: Path, threads: int, *, file: str) -> Session:
+    return onnxruntime_session(models / file, threads, load_features(models))
 
 
 def _openvino_session(models: Path, threads: int, *, file: str) -> Session:
@@ -98,7 +107,7 @@ def _openvino_session(models: Path, threads: int, *, file: str) -> Session:
 def _earmark_session(models: Path, threads: int, *, file: str) -> Session:
     import earmark
 
-    model = earmark.load(models / file, threads=threads)
+    model = earmark.Embedder(models / file, threads=threads)
     features = list(load_features(models))
     info = model.info()
     details: dict[str, str | int] = {"isa": info["isa"], "threads": info["threads"]}
@@ -119,7 +128,7 @@ def _openvino(file: str, *packages: str) -> Engine:
 
 
 ENGINES: dict[str, Engine] = {
-    "earmark-int8": _earmark("int8.earmark"),
+    **{f"earmark-{scheme}": _earmark(f"{scheme}.earmark") for scheme in EARMARK_SCHEMES},
     "torch-fp32-eager": Engine((), partial(_torch_session, compiled=False)),
     "torch-fp32-compile": Engine((), partial(_torch_session, compiled=True)),
     "onnxruntime-fp32": _onnxruntime("fp32.onnx"),

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from earmark.cli import (
     _bench,
+    _classify,
     _demo,
     _embed,
     _eval,
@@ -32,7 +33,19 @@ from earmark.cli._output import CommandError, print_error, warnings_on_one_line
 
 __all__ = ["main"]
 
-_COMMANDS = (_demo, _info, _embed, _verify, _eval, _quantize, _sensitivity, _search, _train, _bench)
+_COMMANDS = (
+    _demo,
+    _info,
+    _embed,
+    _verify,
+    _eval,
+    _classify,
+    _quantize,
+    _sensitivity,
+    _search,
+    _train,
+    _bench,
+)
 _FAILED = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -51,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted.
     """
     parser = _Parser(
-        prog="earmark", description="Small, integer-only speaker verification, without torch."
+        prog="earmark",
+        description="Small, integer-only speaker verification and sound recognition.",
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:

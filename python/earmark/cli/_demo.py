@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     import earmark
 
     models = {
-        precision: earmark.load(_DATA / f"demo-{precision}.earmark", threads=args.threads)
+        precision: earmark.Embedder(_DATA / f"demo-{precision}.earmark", threads=args.threads)
         for precision in _PRECISIONS
     }
     threshold = models["int8"].threshold

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     import earmark
 
-    model = earmark.load(args.model, threads=args.threads)
+    model = earmark.Embedder(args.model, threads=args.threads)
     count = len(args.audio)
     errors = [""] * count
     with atomic_output(args.output) as temporary:

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     import earmark
 
     trials = read_both_classes(args.trials, args.root)
-    model = earmark.load(args.model, threads=args.threads)
+    model = earmark.Embedder(args.model, threads=args.threads)
     rates = error_rates(trial_scores(trials, embed_recordings(args, model, trials.paths)), trials)
     print_result(
         args,

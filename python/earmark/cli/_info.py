@@ -36,7 +36,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(path: str, info: dict[str, Any]) -> Iterator[str]:
-    threshold = info["threshold"]
+    if "labels" in info:
+        output = {
+            "classes": ", ".join(info["labels"]),
+            "windows": f"{info['window_seconds']:g} s, one each {info['stride_seconds']:g} s",
+        }
+    else:
+        threshold = info["threshold"]
+        output = {"threshold": "none" if threshold is None else f"{threshold:.4f}"}
     yield from _pairs(
         path,
         {
@@ -44,7 +51,7 @@ def _lines(path: str, info: dict[str, Any]) -> Iterator[str]:
             "scheme": info["scheme"],
             "parameters": f"{info['parameters']:,}",
             "file": f"{info['file_bytes']:,} bytes, {100 * info['size_fraction']:.2f} % of float32",
-            "threshold": "none" if threshold is None else f"{threshold:.4f}",
+            **output,
             "input": _numbers(info["input"]),
             "output": _numbers(info["output"]),
             "format": info["format_version"],

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    from earmark.nn import EcapaTdnn
+
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 T = TypeVar("T")
@@ -59,6 +61,17 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         help="such as speechbrain (not needed where a model folder or a file of `earmark train` "
         "says so)",
     )
+
+
+def speaker_network(args: argparse.Namespace) -> EcapaTdnn:
+    """The network of ``CKPT``; CommandError for one of another kind."""
+    from earmark.families import load_checkpoint
+    from earmark.nn import EcapaTdnn
+
+    net = load_checkpoint(args.checkpoint, args.family)
+    if not isinstance(net, EcapaTdnn):
+        raise CommandError(f"{args.checkpoint}: is a {net.family}, this command takes ECAPA-TDNNs")
+    return net
 
 
 def add_work(parser: argparse.ArgumentParser) -> None:

@@ -22,12 +22,13 @@ from earmark.cli._output import (
     atomic_output,
     print_result,
     progress_callback,
+    speaker_network,
 )
 
 if TYPE_CHECKING:
     from earmark import Embedder
     from earmark.cli._output import Subparsers
-    from earmark.nn import EcapaTdnn
+    from earmark.nn import EcapaTdnn, SoundResNet
     from earmark.trials import Trials
 
 
@@ -57,7 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--precision",
-        type=_precisions,
+        type=layer_precisions,
         default={},
         metavar="LAYER=P,...",
         help="layers of another precision, by name, leading part of a name, or all: int8, int4, "
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     """Quantize, measure where trials are given, write the file, print a summary."""
     import earmark
     from earmark.families import load_checkpoint
+    from earmark.quantized import QuantizedEcapa
     from earmark.trials import read_recordings
 
     if (args.trials is None) != (args.root is None):
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     recordings = read_recordings(args.calibrate) if args.calibrate else []
     if args.scheme in ("int8", "int8-full") and not args.calibrate:
         raise CommandError(f"scheme {args.scheme} needs --calibrate")
-    net = load_checkpoint(args.checkpoint, args.family)
+    net = speaker_network(args) if trials else load_checkpoint(args.checkpoint, args.family)
     with atomic_output(args.output) as temporary:
         with progress_callback(args, "calibrate") as progress:
             quantized = earmark.quantize(
@@ -105,12 +107,10 @@ def run(args: argparse.Namespace) -> int:
                 progress=progress,
             )
         quantized.save(temporary)
-        model = earmark.load(temporary)
-        if trials is not None:
-            threshold, measured = _measure(args, net, model, trials)
+        if trials is not None and isinstance(quantized, QuantizedEcapa):
+            threshold, measured = _measure(args, net, earmark.Embedder(temporary), trials)
             quantized.save(temporary, threshold=threshold, measured=measured)
-            model = earmark.load(temporary)
-        info = model.info()
+        info = earmark.load(temporary).info()
     result = {
         "output": args.output,
         "scheme": info["scheme"],
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         "parameters": info["parameters"],
         "file_bytes": info["file_bytes"],
         "size_fraction": info["size_fraction"],
-        "threshold": info["threshold"],
+        "threshold": info.get("threshold"),
         "measured": info["measured"],
         "sha256": info["sha256"],
     }
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _precisions(text: str) -> dict[str, str]:
+def layer_precisions(text: str) -> dict[str, str]:
     """argparse type: ``layer=precision,...``, or presets in place of such entries."""
     from earmark.quantization.precision import PRESETS
 
@@ -149,7 +149,7 @@ def _precisions(text: str) -> dict[str, str]:
 
 
 def _measure(
-    args: argparse.Namespace, net: EcapaTdnn, model: Embedder, trials: Trials
+    args: argparse.Namespace, net: EcapaTdnn | SoundResNet, model: Embedder, trials: Trials
 ) -> tuple[float, dict[str, Any]]:
     """Threshold of the equal error rate, and what the model and its FP32 form do on the trials."""
     import earmark
@@ -158,7 +158,7 @@ def _measure(
     with tempfile.TemporaryDirectory() as folder:
         reference_file = Path(folder, "fp32.earmark")
         earmark.quantize(net, [], scheme="fp32").save(reference_file)
-        reference = embed_recordings(args, earmark.load(reference_file), trials.paths)
+        reference = embed_recordings(args, earmark.Embedder(reference_file), trials.paths)
     embeddings = embed_recordings(args, model, trials.paths)
     scores = trial_scores(trials, embeddings)
     rates = error_rates(scores, trials)

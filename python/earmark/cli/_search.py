@@ -22,6 +22,7 @@ from earmark.cli._output import (
     positive_int,
     print_result,
     progress_callback,
+    speaker_network,
     table,
 )
 
@@ -96,7 +97,6 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, write the chosen model and the plot, print a table."""
     from earmark import _C
-    from earmark.families import load_checkpoint
     from earmark.quantization.precision import PRECISIONS
     from earmark.search import Budget, search
     from earmark.trials import read_recordings
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"precision {name} needs --calibrate")
     trials = read_both_classes(args.trials, args.root)
     recordings = read_recordings(args.calibrate) if args.calibrate else []
-    net = load_checkpoint(args.checkpoint, args.family)
+    net = speaker_network(args)
     with contextlib.ExitStack() as stack:
         # Before hours of work, not after.
         model_path = stack.enter_context(atomic_output(args.output)) if args.output else None

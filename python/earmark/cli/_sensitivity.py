@@ -19,6 +19,7 @@ from earmark.cli._output import (
     interval,
     print_result,
     progress_callback,
+    speaker_network,
     table,
 )
 
@@ -62,7 +63,6 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print a table."""
     from earmark import _C
-    from earmark.families import load_checkpoint
     from earmark.quantization.precision import PRECISIONS
     from earmark.sensitivity import sensitivity
     from earmark.trials import read_recordings
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if PRECISIONS[args.precision].is_integer and not args.calibrate:
         raise CommandError(f"precision {args.precision} needs --calibrate")
     recordings = read_recordings(args.calibrate) if args.calibrate else []
-    net = load_checkpoint(args.checkpoint, args.family)
+    net = speaker_network(args)
     with (
         progress_callback(args, "calibrate") as calibration_progress,
         progress_callback(args, "measure") as progress,

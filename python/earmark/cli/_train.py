@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,19 @@ from earmark.cli._output import (
     positive_int,
     print_result,
     progress_callback,
+    speaker_network,
 )
+from earmark.cli._quantize import layer_precisions
 
 if TYPE_CHECKING:
     from earmark.cli._output import Subparsers
     from earmark.nn import EcapaTdnn
     from earmark.nn.softmax import ApproximateSoftmax
-    from earmark.training import Evaluation, TrainingConfig
+    from earmark.training import Corpus, Evaluation, TrainingConfig
 
 _CALIBRATION = 64
+_QAT_CALIBRATION = 256
+_QUANTIZED = "model.earmark"
 _LAYERS = (("kernel-sizes", "5,3,3,3,1"), ("dilations", "1,2,3,4,1"))
 _SIZES = (
     ("attention-channels", 128),
@@ -93,6 +98,22 @@ def add_parser(subparsers: Subparsers) -> None:
     softmax.add_argument(
         "--entries", type=positive_int, metavar="N", help="of the table (default: 64)"
     )
+    quantized = finetune.add_argument_group("quantization")
+    quantized.add_argument(
+        "--qat",
+        type=layer_precisions,
+        nargs="?",
+        const={},
+        metavar="LAYER=P,...",
+        help="train the network as it is when quantized, int8 but for layers named here as in "
+        f"quantize --precision; RUN/{_QUANTIZED} is the result. {_QAT_CALIBRATION} of the "
+        "recordings set the ranges",
+    )
+    quantized.add_argument(
+        "--distill",
+        action="store_true",
+        help="with --qat: train towards the float32 network's embeddings, without labels",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,10 +142,13 @@ def run(args: argparse.Namespace) -> int:
 def run_finetune(args: argparse.Namespace) -> int:
     """Train a checkpoint's network further."""
     _share_cores()
-    from earmark.families import load_checkpoint
 
     layer = _softmax(args)
-    return _train(args, load_checkpoint(args.checkpoint, args.family), True, layer)
+    if args.distill and args.qat is None:
+        raise CommandError("--distill needs --qat")
+    if args.qat is not None and layer is not None:
+        raise CommandError("--qat and --softmax are trained one after the other")
+    return _train(args, speaker_network(args), True, layer)
 
 
 def _softmax(args: argparse.Namespace) -> ApproximateSoftmax | None:
@@ -221,7 +245,7 @@ def _train(
     import torch
 
     from earmark.nn import replace_softmax
-    from earmark.training import Corpus, Recordings, find_utterances, train
+    from earmark.training import Corpus, Recordings, find_utterances
     from earmark.trials import read_recordings
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -243,15 +267,15 @@ def _train(
         with progress_callback(args, "read noise") as progress:
             noise = Recordings(sounds, progress=progress)
     with (
+        progress_callback(args, "calibrate") as calibration_progress,
         progress_callback(args, "rooms") as room_progress,
         progress_callback(args, "train") as progress,
     ):
-        result = train(
+        result = _trainer(args, corpus, pretrained, calibration_progress)(
             net,
             corpus,
             args.output,
             config,
-            pretrained=pretrained,
             noise=noise,
             evaluation=evaluation,
             device=device,
@@ -261,6 +285,27 @@ def _train(
         )
     print_result(args, result, _lines(result))
     return 0
+
+
+def _trainer(
+    args: argparse.Namespace,
+    corpus: Corpus,
+    pretrained: bool,
+    calibration_progress: Callable[[int, int], None] | None,
+) -> Callable[..., dict[str, Any]]:
+    """The function that trains, with what it alone takes."""
+    from earmark.training import train, train_quantized
+
+    if not pretrained or args.qat is None:
+        return partial(train, pretrained=pretrained)
+    paths = corpus.recordings.paths
+    return partial(
+        train_quantized,
+        calibration=paths[:: -(-len(paths) // _QAT_CALIBRATION)],
+        precision=args.qat,
+        distill=args.distill,
+        calibration_progress=calibration_progress,
+    )
 
 
 def _config(args: argparse.Namespace, device: str) -> TrainingConfig:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     import earmark
     from earmark.metrics import cosine_score
 
-    model = earmark.load(args.model, threads=args.threads)
+    model = earmark.Embedder(args.model, threads=args.threads)
     threshold = model.threshold if args.threshold is None else args.threshold
     if threshold is None:
         raise CommandError(f"{args.model} has no threshold of its own: give one with --threshold")

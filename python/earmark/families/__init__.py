@@ -1,4 +1,4 @@
-"""Checkpoints of the toolkits ("families") that train ECAPA-TDNNs.
+"""Checkpoints of the toolkits ("families") that train ECAPA-TDNNs, and of sound networks.
 
 A family is a module here with ``load(path)`` and a line in ``_FAMILIES``. The state dicts of some
 families have the same keys and shapes, so a bare file is never assigned to one by its look.
@@ -15,15 +15,20 @@ from earmark.errors import FormatError
 from earmark.families.described import described_family
 
 if TYPE_CHECKING:
-    from earmark.nn.ecapa import EcapaTdnn
+    from earmark.nn import EcapaTdnn, SoundResNet
 
 __all__ = ["load_checkpoint"]
 
-_FAMILIES = {"speechbrain": "earmark.families.speechbrain"}
+_FAMILIES = {
+    "sound-resnet": "earmark.families.sound",
+    "speechbrain": "earmark.families.speechbrain",
+}
 _NOT_YET = ("3dspeaker", "taoruijie", "wespeaker", "nemo")
 
 
-def load_checkpoint(path: str | os.PathLike[str], family: str | None = None) -> EcapaTdnn:
+def load_checkpoint(
+    path: str | os.PathLike[str], family: str | None = None
+) -> EcapaTdnn | SoundResNet:
     """Load a trained network, in float32 and evaluation mode, without gradients.
 
     ``path`` is a torch state dict, a safetensors file, or a SpeechBrain model folder (the savedir
@@ -51,5 +56,5 @@ def load_checkpoint(path: str | os.PathLike[str], family: str | None = None) -> 
             f"family {family!r} is unknown; supported: {', '.join(_FAMILIES)}; "
             f"not supported yet: {', '.join(_NOT_YET)}"
         )
-    network: EcapaTdnn = import_module(_FAMILIES[family]).load(source)
+    network: EcapaTdnn | SoundResNet = import_module(_FAMILIES[family]).load(source)
     return network

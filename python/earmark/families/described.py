@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from earmark.errors import FormatError, first_line
-from earmark.nn.config import EcapaConfig
+from earmark.nn.config import EcapaConfig, SoundResNetConfig, checked_labels
 
-__all__ = ["described_config", "described_family"]
+__all__ = ["described_config", "described_family", "described_labels"]
+
+Config = TypeVar("Config", EcapaConfig, SoundResNetConfig)
 
 # Far beyond any network; what is larger is no network but a trap.
 _MAX_SIZE, _MAX_LAYERS = 1 << 16, 16
@@ -30,8 +32,8 @@ def described_family(path: Path) -> str | None:
     return family
 
 
-def described_config(path: Path) -> EcapaConfig | None:
-    """The shape of the network, as :func:`described_family`."""
+def described_config(path: Path, kind: type[Config]) -> Config | None:
+    """The shape of the network, of this kind, as :func:`described_family`."""
     fields = _description(path)
     if fields is None:
         return None
@@ -45,7 +47,18 @@ def described_config(path: Path) -> EcapaConfig | None:
         ):
             raise FormatError(f"{path}: {name} is {value!r}, expected positive integers")
     try:
-        return EcapaConfig.from_dict(config)
+        return kind.from_dict(config)
+    except ValueError as error:
+        raise FormatError(f"{path}: {first_line(error)}") from error
+
+
+def described_labels(path: Path, classes: int) -> tuple[str, ...]:
+    """Names of the classes. Raises FormatError where the file gives none, or not so many."""
+    labels = (_description(path) or {}).get("labels")
+    if not isinstance(labels, list):
+        raise FormatError(f"{path}: its metadata hold no names of classes")
+    try:
+        return checked_labels(labels, classes)
     except ValueError as error:
         raise FormatError(f"{path}: {first_line(error)}") from error
 

@@ -8,7 +8,6 @@ embeddings that SpeechBrain subtracts only in ``encode_batch(..., normalize=True
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,20 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from earmark.errors import FormatError, first_line
 from earmark.families.described import described_config
+from earmark.families.weights import StateDict, fill, read_state_dict
 from earmark.frontend import SpeechBrainFbank
 from earmark.nn.config import EcapaConfig
 from earmark.nn.ecapa import EcapaTdnn
 from earmark.nn.softmax import ApproximateSoftmax, softmax_of_shape
 
 __all__ = ["load"]
-
-_StateDict = dict[str, Tensor]
 
 # Dilations leave no trace in the weights; all published models of this shape have these.
 _DILATIONS = (1, 2, 3, 4, 1)
@@ -62,17 +57,19 @@ _FBANK_ONLY = {
 def load(path: Path) -> EcapaTdnn:
     """The network of a state dict, safetensors file or savedir, in evaluation mode."""
     if not path.is_dir():
-        state = _read_state_dict(path)
-        return _build(described_config(path) or _config_from_shapes(state, path), state, path)
+        state = read_state_dict(path)
+        return _build(
+            described_config(path, EcapaConfig) or _config_from_shapes(state, path), state, path
+        )
     recipe = path / "hyperparams.yaml"
     if not recipe.is_file():
         raise FormatError(f"{path}: no hyperparams.yaml in this folder")
     config = _config_from_recipe(_Recipe.read(recipe))
     weights = path / "embedding_model.ckpt"
-    return _build(config, _read_state_dict(weights), weights)
+    return _build(config, read_state_dict(weights), weights)
 
 
-def _build(config: EcapaConfig, state: _StateDict, path: Path) -> EcapaTdnn:
+def _build(config: EcapaConfig, state: StateDict, path: Path) -> EcapaTdnn:
     """The network around the given weights. On the meta device nothing is allocated first."""
     try:
         with torch.device("meta"):
@@ -80,18 +77,7 @@ def _build(config: EcapaConfig, state: _StateDict, path: Path) -> EcapaTdnn:
     except ValueError as error:
         raise FormatError(f"{path}: {error}") from error
     _add_softmax(net, state)
-    wanted = net.state_dict()
-    for key in wanted:
-        if key not in state:
-            raise FormatError(f"{path}: {key} is missing")
-    for key, tensor in state.items():
-        if key not in wanted:
-            raise FormatError(f"{path}: {key} {tuple(tensor.shape)} is not part of an ECAPA-TDNN")
-        _check_tensor(key, tensor, wanted[key], path)
-    state = {
-        key: tensor.to(wanted[key].dtype, copy=True).contiguous() for key, tensor in state.items()
-    }
-    net.load_state_dict(state, strict=True, assign=True)
+    fill(net, state, path, "an ECAPA-TDNN")
     if isinstance(net.asp.softmax, ApproximateSoftmax):
         try:
             net.asp.softmax.check()
@@ -100,7 +86,7 @@ def _build(config: EcapaConfig, state: _StateDict, path: Path) -> EcapaTdnn:
     return net.eval().requires_grad_(False)
 
 
-def _add_softmax(net: EcapaTdnn, state: _StateDict) -> None:
+def _add_softmax(net: EcapaTdnn, state: StateDict) -> None:
     """Make room for the numbers of an approximate softmax, which earmark's own files may hold."""
     prefix = f"{_SOFTMAX}."
     numbers = {
@@ -110,54 +96,7 @@ def _add_softmax(net: EcapaTdnn, state: _StateDict) -> None:
         net.asp.softmax = softmax_of_shape(numbers, dim=2)
 
 
-def _check_tensor(key: str, tensor: Tensor, wanted: Tensor, path: Path) -> None:
-    if tensor.shape != wanted.shape:
-        raise FormatError(f"{path}: {key} is {tuple(tensor.shape)}, expected {tuple(wanted.shape)}")
-    if tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_complex():
-        raise FormatError(f"{path}: {key} is {tensor.dtype}, expected {wanted.dtype}")
-    finite = torch.isfinite(tensor)
-    if not finite.all():
-        raise FormatError(f"{path}: {key} holds {tensor[~finite][0].item()}")
-    if key.endswith("running_var") and tensor.min() < 0:
-        raise FormatError(f"{path}: {key} holds {tensor.min().item():g}, a variance")
-
-
-def _read_state_dict(path: Path) -> _StateDict:
-    """Named tensors on the CPU, from a torch or safetensors file, told apart by their first bytes.
-
-    Raises OSError when the file cannot be read, FormatError when it is neither.
-    """
-    with path.open("rb") as file:
-        head = file.read(9)
-    # Eight bytes of header length, then JSON.
-    is_safetensors = head[8:] == b"{"
-    try:
-        if is_safetensors:
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise FormatError(f"{path}: not a plain state dict (weights_only)") from error
-    except SafetensorError as error:
-        raise FormatError(f"{path}: broken safetensors file: {first_line(error)}") from error
-    # torch.load lets through whatever its parts raise for a damaged file.
-    except Exception as error:
-        raise FormatError(f"{path}: broken torch file: {first_line(error)}") from error
-    if not isinstance(content, dict) or not content:
-        raise FormatError(f"{path}: holds {type(content).__name__}, not a state dict")
-    for key, tensor in content.items():
-        if not isinstance(key, str) or not isinstance(tensor, Tensor):
-            raise FormatError(
-                f"{path}: not a state dict: {key!r} is {type(tensor).__name__}, not a tensor"
-            )
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            raise FormatError(f"{path}: {key} is not a plain tensor")
-        # A stride of 0 makes any size out of nothing.
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise FormatError(f"{path}: {key} {tuple(tensor.shape)} is larger than its data")
-    return content
-
-
-def _config_from_shapes(state: _StateDict, path: Path) -> EcapaConfig:
+def _config_from_shapes(state: StateDict, path: Path) -> EcapaConfig:
     def shape(key: str, rank: int = 3) -> tuple[int, ...]:
         if key not in state:
             raise FormatError(f"{path}: {key} is missing: not an ECAPA-TDNN of SpeechBrain's")

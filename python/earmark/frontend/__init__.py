@@ -38,6 +38,10 @@ class FrontEnd(Protocol):
         """Fewest samples from which it makes a frame."""
         ...
 
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples, at least ``min_samples``."""
+        ...
+
     def samples_of_frames(self, frames: int) -> int:
         """Fewest samples that give at least ``frames`` frames."""
         ...

@@ -63,6 +63,10 @@ class MelFrontEnd:
         """What the engine runs in front of a network."""
         return self._compiled
 
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples."""
+        return samples // self.hop + 1
+
     def samples_of_frames(self, frames: int) -> int:
         """Fewest samples that give at least ``frames`` frames."""
         return max(self.min_samples, (frames - 1) * self.hop)

@@ -77,6 +77,14 @@ class EcapaTdnn(nn.Module):
         embedding: Tensor = x.transpose(1, 2)
         return embedding
 
+    def pieces(self, wave: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """What the network is run on: a recording (samples,) as a whole."""
+        return [wave]
+
+    def description(self) -> dict[str, Any]:
+        """What a model file says of the network beside its config: nothing."""
+        return {}
+
     def embed(
         self,
         recordings: Any,

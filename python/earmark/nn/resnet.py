@@ -8,13 +8,18 @@ Inside, activations are (batch, channel, time, band).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from earmark.audio import read_audio
 from earmark.frontend import LogMel
 from earmark.nn.config import SoundResNetConfig, checked_labels
+from earmark.windows import STRIDE_SECONDS, WINDOW_SECONDS, Sounds, windows
 
 __all__ = ["SoundResNet", "SoundResNetConfig"]
 
@@ -22,6 +27,9 @@ __all__ = ["SoundResNet", "SoundResNetConfig"]
 class SoundResNet(nn.Module):
     """Class scores of a spectrogram, with the front end that makes it; the defaults of the config
     are ResNet-50's blocks and widths.
+
+    ``net(feats)`` computes on features, ``net.classify(recordings)`` begins at the waveform, which
+    is cut into windows of ``window`` samples, one each ``stride``.
 
     ``labels``: names of the classes, by default their numbers. Weights are drawn as torchvision
     draws them. Raises ValueError for another number of labels, and
@@ -37,6 +45,9 @@ class SoundResNet(nn.Module):
             [str(i) for i in range(config.classes)] if labels is None else labels, config.classes
         )
         self.front_end = LogMel(config.n_mels)
+        rate = self.front_end.sample_rate_hz
+        self.window = round(WINDOW_SECONDS * rate)
+        self.stride = round(STRIDE_SECONDS * rate)
         self.conv1 = nn.Conv2d(1, config.width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(config.width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -67,6 +78,42 @@ class SoundResNet(nn.Module):
             x = self.get_submodule(name)(x)
         scores: Tensor = self.fc(x.mean(dim=(2, 3)))
         return scores
+
+    def pieces(self, wave: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """What the network is run on: the windows of a recording (samples,)."""
+        return list(windows(wave, self.window, self.stride))
+
+    def description(self) -> dict[str, Any]:
+        """What a model file says of the network beside its config."""
+        return {
+            "labels": list(self.labels),
+            "window": {"samples": self.window, "stride": self.stride},
+        }
+
+    def classify(self, recordings: Any, sample_rate: int = 16000) -> list[Sounds]:
+        """What is heard in one recording or each of a list, as ``Classifier.classify``.
+
+        Raises AudioError for a recording that cannot be used and RuntimeError in training mode,
+        where batch normalisation would change with each call.
+        """
+        if self.training:
+            raise RuntimeError("classify needs evaluation mode: call net.eval() first")
+        several = isinstance(recordings, list | tuple)
+        found = []
+        with torch.inference_mode():
+            for row, source in enumerate(recordings if several else [recordings]):
+                audio = read_audio(
+                    source,
+                    sample_rate,
+                    target_rate=self.front_end.sample_rate_hz,
+                    name=f"array {row}" if several else "array",
+                )
+                features = np.stack([self.front_end(piece) for piece in self.pieces(audio.samples)])
+                inputs = torch.from_numpy(features).to(self.fc.weight.device, self.fc.weight.dtype)
+                scores = self(inputs).float().cpu().numpy()
+                seconds = self.stride / self.front_end.sample_rate_hz
+                found.append(Sounds.of_scores(self.labels, scores, seconds))
+        return found
 
     def begin_as_shortcuts(self) -> None:
         """Let each bottleneck begin as its shortcut: the gain of its last BatchNorm becomes 0.

@@ -18,8 +18,8 @@ from earmark.quantization.quantizer import quantize_plan
 from earmark.storage import encode_arrays, encode_bits, encode_float16
 
 if TYPE_CHECKING:
-    from earmark.nn.ecapa import EcapaTdnn
-    from earmark.quantized import QuantizedEcapa
+    from earmark.nn import EcapaTdnn, SoundResNet
+    from earmark.quantized import QuantizedEcapa, QuantizedSoundResNet
 
 __all__ = ["LoweredNetwork", "features_of", "quantize"]
 
@@ -40,26 +40,26 @@ _EXCERPT_SECONDS = (1.0, 1.5, 2.0)
 
 
 def quantize(
-    net: EcapaTdnn,
+    net: EcapaTdnn | SoundResNet,
     calibration: Iterable[Any] = (),
     scheme: str = "int8",
     precision: Mapping[str, str] | None = None,
     observer: str = "minmax",
     rounding: str = "compensated",
     progress: Callable[[int, int], None] | None = None,
-) -> QuantizedEcapa:
+) -> QuantizedEcapa | QuantizedSoundResNet:
     """Quantize a network; the result is called as the network is, and saved with ``save(path)``.
 
     net: as ``load_checkpoint`` returns it. calibration: waveforms at the network's sample rate or
-    paths (each as ``Embedder.embed`` takes it); the range of every activation is set by what they
-    show. Only integer layers need them. scheme: "int8", "int8-full" (its input and output are int8
-    too), "dynamic" (int8 weights, ranges found at run time), "float16" or "fp32". precision: layers
-    with another precision than the scheme's, by name, leading part of a name or "all", such as
-    ``{"all": "int4", "blocks.2": "fp32"}``: "int8", "int4", "int3", "int2" (8-bit activations and
-    weights of so many bits), "dynamic", "float16" (weights so stored, computed in float32) or
-    "fp32". observer: "minmax" or "percentile". rounding: of weights below 8 bits, "compensated"
-    (GPTQ: by the covariance of each layer's inputs) or "nearest". progress: called with (done,
-    total) recordings.
+    paths (each as ``Embedder.embed`` takes it); a sound network sees their windows. The range of
+    every activation is set by what they show. Only integer layers need them. scheme: "int8",
+    "int8-full" (its input and output are int8 too), "dynamic" (int8 weights, ranges found at run
+    time), "float16" or "fp32". precision: layers with another precision than the scheme's, by name,
+    leading part of a name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8",
+    "int4", "int3", "int2" (8-bit activations and weights of so many bits), "dynamic", "float16"
+    (weights so stored, computed in float32) or "fp32". observer: a key of ``OBSERVERS``. rounding:
+    of weights below 8 bits, "compensated" (GPTQ: by the covariance of each layer's inputs) or
+    "nearest". progress: called with (done, total) recordings.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
@@ -76,13 +76,12 @@ def quantize(
 class LoweredNetwork:
     """The float32 plan of a network, and what calibration saw: quantized in any number of ways."""
 
-    def __init__(self, net: EcapaTdnn) -> None:
-        from earmark.lowering.ecapa import lower_ecapa
-        from earmark.lowering.softmax import lower_softmax
+    def __init__(self, net: EcapaTdnn | SoundResNet) -> None:
+        from earmark.lowering import lower
 
         state = {key: tensor.detach().cpu().numpy() for key, tensor in net.state_dict().items()}
         self.net = net
-        self.plan = lower_ecapa(net.config, state, lower_softmax(net.asp.softmax))
+        self.plan = lower(net, state)
         self.seen: Calibration | None = None
         self.parameters = sum(
             array.size
@@ -127,14 +126,26 @@ class LoweredNetwork:
         """The layers whose weights get fewer bits."""
         return [name for name in self.layers if chosen[name].weight_bits < 8]
 
-    def quantize(self, scheme: str, chosen: Mapping[str, Precision]) -> QuantizedEcapa:
+    def quantize(
+        self, scheme: str, chosen: Mapping[str, Precision]
+    ) -> QuantizedEcapa | QuantizedSoundResNet:
         """The network with these precisions; integer ones need a calibration before."""
-        from earmark.quantized import QuantizedEcapa
+        return self.model(scheme, chosen, self.quantized_plan(scheme, chosen))
+
+    def quantized_plan(self, scheme: str, chosen: Mapping[str, Precision]) -> PlanBuilder:
+        """The plan with these precisions; integer ones need a calibration before."""
+        seen = self.seen if self.needs_calibration(chosen, scheme) else None
+        if seen is None and not any(precision.is_dynamic for precision in chosen.values()):
+            return self.plan
+        return quantize_plan(self.plan, seen, chosen, scheme in _INTEGER_ENDS)
+
+    def model(
+        self, scheme: str, chosen: Mapping[str, Precision], lowered: PlanBuilder
+    ) -> QuantizedEcapa | QuantizedSoundResNet:
+        """What runs a plan that ``quantized_plan`` made with these precisions."""
+        from earmark.quantized import quantized
 
         seen = self.seen if self.needs_calibration(chosen, scheme) else None
-        lowered = self.plan
-        if seen is not None or any(precision.is_dynamic for precision in chosen.values()):
-            lowered = quantize_plan(self.plan, seen, chosen, scheme in _INTEGER_ENDS)
         net = self.net
         metadata = {
             "family": net.family,
@@ -144,6 +155,7 @@ class LoweredNetwork:
             "config": asdict(net.config),
             "parameters": self.parameters,
             "threshold": None,
+            **net.description(),
             "measured": {},
             "plan": lowered.plan,
             "layers": _layers(self.plan, lowered, chosen, seen),
@@ -152,7 +164,7 @@ class LoweredNetwork:
         stored, storage = encode_arrays(lowered.arrays, _encoders(self.plan, chosen))
         if storage:
             metadata["storage"] = storage
-        return QuantizedEcapa(ModelFile(metadata, stored))
+        return quantized(ModelFile(metadata, stored))
 
 
 def _precisions(network: PlanBuilder, precision: Mapping[str, str]) -> dict[str, Precision]:
@@ -192,7 +204,9 @@ def _encoders(
 
 
 def features_of(
-    net: EcapaTdnn, items: Sequence[Any], progress: Callable[[int, int], None] | None = None
+    net: EcapaTdnn | SoundResNet,
+    items: Sequence[Any],
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Array]:
     """The front end's features (frames, bands) of recordings, waveforms or paths.
 
@@ -202,7 +216,7 @@ def features_of(
 
 
 def _waves(
-    net: EcapaTdnn, items: Sequence[Any], progress: Callable[[int, int], None] | None
+    net: EcapaTdnn | SoundResNet, items: Sequence[Any], progress: Callable[[int, int], None] | None
 ) -> Iterator[Array]:
     from earmark.audio import read_audio
 
@@ -212,7 +226,7 @@ def _waves(
         audio = read_audio(
             item, rate, target_rate=rate, min_samples=min_samples, name=f"recording {done - 1}"
         )
-        yield audio.samples
+        yield from net.pieces(audio.samples)
         if progress is not None:
             progress(done, len(items))
 

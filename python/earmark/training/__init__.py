@@ -10,6 +10,7 @@ from earmark.training.config import (
 )
 from earmark.training.dataset import Corpus, Recordings, Utterance, find_utterances
 from earmark.training.loop import Evaluation
+from earmark.training.quantized import train_quantized
 from earmark.training.sounds import train_sounds
 from earmark.training.trainer import train
 
@@ -24,5 +25,6 @@ __all__ = [
     "Utterance",
     "find_utterances",
     "train",
+    "train_quantized",
     "train_sounds",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from earmark.frontend import FrontEnd
 from earmark.nn.ecapa import EcapaTdnn
 from earmark.training.augment import Noises
 from earmark.training.batches import Examples
@@ -20,7 +21,7 @@ from earmark.training.loss import AngularMargin
 from earmark.training.rooms import room_responses
 from earmark.training.schedule import ramp
 
-__all__ = ["train"]
+__all__ = ["Head", "augmented", "train"]
 
 _ROOMS = "rooms.npz"
 
@@ -70,13 +71,8 @@ def train(
         "evaluation": {"trials": evaluation.name, "every": evaluation.every} if evaluation else {},
     }
     with run_folder(run, recipe, device):
-        how = config.augmentation
-        rooms = []
-        if how.room and how.rooms:
-            rooms = room_responses(how.rooms, config.seed, run / _ROOMS, room_progress)
-        noises = Noises(noise, how.snr_db) if noise is not None else None
-        examples = Examples(corpus, net.front_end, how, config.seed, noises, rooms)
-        head = _Head(examples.classes, net.config.embedding, config)
+        examples = augmented(corpus, net.front_end, config, run, noise, room_progress)
+        head = Head(examples.classes, net.config.embedding, config)
         training = Training(net, head, examples, config, device)
 
         def place() -> None:
@@ -102,8 +98,25 @@ def train(
     }
 
 
-class _Head(Objective):
-    """The loss of :class:`AngularMargin` with a margin that grows."""
+def augmented(
+    corpus: Corpus,
+    front_end: FrontEnd,
+    config: TrainingConfig,
+    run: Path,
+    noise: Recordings | None,
+    room_progress: Progress | None,
+) -> Examples:
+    """What a run is trained on; its folder keeps the simulated rooms."""
+    how = config.augmentation
+    rooms = []
+    if how.room and how.rooms:
+        rooms = room_responses(how.rooms, config.seed, run / _ROOMS, room_progress)
+    noises = Noises(noise, how.snr_db) if noise is not None else None
+    return Examples(corpus, front_end, how, config.seed, noises, rooms)
+
+
+class Head(Objective):
+    """The loss of :class:`AngularMargin`, on embeddings (B, 1, E), with a margin that grows."""
 
     def __init__(self, classes: int, dim: int, config: TrainingConfig) -> None:
         super().__init__()

@@ -1,0 +1,29 @@
+"""Opens a model file as what it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from earmark import modelfile
+from earmark.classifier import Classifier
+from earmark.embedder import Embedder
+from earmark.plan import SCORES
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None
+) -> Embedder | Classifier:
+    """Load a model file: an ``Embedder`` of speakers, or a ``Classifier`` of sounds.
+
+    device: "cpu". threads: of the engine; the default is the physical cores this process may use.
+    The instruction set is the best one there is, or the one that ``EARMARK_ISA`` names. Raises
+    FormatError for a file that is not intact, ValueError for anything else that cannot be had.
+    """
+    if device != "cpu":
+        raise ValueError(f"device {device!r} is not supported yet: known is cpu")
+    model = modelfile.read(path)
+    kind = Classifier if SCORES in model.plan["tensors"] else Embedder
+    return kind.of_file(Path(path), model, threads)
