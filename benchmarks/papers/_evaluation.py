@@ -1,9 +1,7 @@
 """EERs to compare models by: short crops, several fixed seeds, the same trials for all.
 
-Whole recordings make few errors; 2 s make enough to tell models apart. Each seed cuts every
-recording of the trials once, anywhere; an EER is the mean over the seeds. A difference between two
-models is over the same crops and trials, its interval a bootstrap over speakers: those of a sample
-count as often as they were drawn, a trial as often as its two speakers together.
+Whole recordings make few errors; 2 s make enough to tell models apart. An EER is the mean over the
+seeds; a difference between two models is over the same crops and trials.
 """
 
 from __future__ import annotations
@@ -19,13 +17,13 @@ from tqdm import tqdm
 
 import earmark
 from earmark.audio import read_audio
-from earmark.metrics import cosine_score, eer
+from earmark.crops import draw_crops
+from earmark.metrics import cosine_score, eer, eer_difference
 from earmark.trials import Trials, read_trials
 
 Array = NDArray[Any]
 
 RATE_HZ = 16000
-CROP_SECONDS = 2.0
 SEEDS = 8
 BOOTSTRAP = 200
 
@@ -43,14 +41,8 @@ class CroppedTrials:
         """From a list; a recording's speaker is its folder."""
         trials = read_trials(path, root)
         waves = [read_audio(recording, target_rate=RATE_HZ).samples for recording in trials.paths]
-        length = round(CROP_SECONDS * RATE_HZ)
-        crops = []
-        for seed in range(SEEDS):
-            rng = np.random.default_rng(seed)
-            starts = [int(rng.integers(max(len(wave) - length, 0) + 1)) for wave in waves]
-            crops.append([w[at : at + length] for w, at in zip(waves, starts, strict=True)])
-        _, speakers = np.unique([str(p.parent) for p in trials.paths], return_inverse=True)
-        return cls(trials, crops, speakers)
+        crops = draw_crops(waves, RATE_HZ, SEEDS)
+        return cls(trials, crops, trials.speakers())
 
     def scores(self, model: earmark.Embedder) -> Array:
         """Cosine of each trial, (seeds, trials)."""
@@ -67,20 +59,5 @@ class CroppedTrials:
 
     def difference(self, scores: Array, baseline: Array) -> tuple[float, float, float]:
         """Mean over the seeds of EER minus the baseline's, and its 95 % interval."""
-        mean = float((self.eers(scores) - self.eers(baseline)).mean())
-        rng = np.random.default_rng(0)
-        speakers = int(self.speakers.max()) + 1
-        sides = self.speakers[self.trials.enrolment], self.speakers[self.trials.test]
-        samples = []
-        for _ in range(BOOTSTRAP):
-            drawn = np.bincount(rng.integers(speakers, size=speakers), minlength=speakers)
-            # A target trial has one speaker, not two.
-            first, second = drawn[sides[0]], drawn[sides[1]]
-            times = np.where(self.trials.labels == 1, first, first * second)
-            index = np.repeat(np.arange(len(times)), times)
-            labels = self.trials.labels[index]
-            pairs = zip(scores, baseline, strict=True)
-            changes = [eer(x[index], labels) - eer(y[index], labels) for x, y in pairs]
-            samples.append(np.mean(changes))
-        low, high = np.percentile(samples, [2.5, 97.5])
-        return mean, float(low), float(high)
+        sides = self.speakers[np.stack([self.trials.enrolment, self.trials.test])]
+        return eer_difference(scores, baseline, self.trials.labels, sides, BOOTSTRAP)
