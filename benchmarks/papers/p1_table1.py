@@ -15,11 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from _evaluation import SEEDS
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import earmark
+from _evaluation import SEEDS
 from _results import environment, write_json
 from earmark import _C
 from earmark.bench.report import markdown_table
