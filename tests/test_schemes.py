@@ -63,7 +63,7 @@ def quantized(
 ) -> PlanBuilder:
     """The random network; `choice` names the precision of each op."""
     plan = float_plan(name)
-    seen = calibrate(plan, [features(name, i, 60 + 40 * i) for i in range(3)], "minmax")
+    seen = calibrate(plan, ((features(name, i, 60 + 40 * i), []) for i in range(3)), "minmax")
     precision = {op["name"]: PRECISIONS[choice(op["name"])] for op in plan.ops}
     return quantize_plan(plan, seen if calibrated else None, precision, full)
 

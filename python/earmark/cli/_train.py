@@ -1,4 +1,4 @@
-"""``earmark train`` and ``earmark finetune``: a speaker-verification network from recordings."""
+"""``earmark train`` and ``earmark finetune``: a network from recordings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.cli import _train_sounds
 from earmark.cli._eval import add_trials, error_rates, read_both_classes, trial_scores
 from earmark.cli._output import (
     CommandError,
@@ -40,13 +41,26 @@ _SIZES = (
 )
 
 
+_SPEAKERS_ONLY = (
+    *("noise", "trials", "root", "margin", "rooms", "speeds", "channels", "mfa"),
+    *(name.replace("-", "_") for name, _ in (*_LAYERS, *_SIZES)),
+)
+
+
 def add_parser(subparsers: Subparsers) -> None:
     """Add both commands."""
     train = add_command(
         subparsers,
         "train",
         run,
-        "Train an ECAPA-TDNN. The same command goes on where a run was interrupted.",
+        "Train an ECAPA-TDNN, or a ResNet-50 for sounds. The same command goes on where a run was "
+        "interrupted.",
+    )
+    train.add_argument(
+        "--network",
+        choices=("ecapa-tdnn", "sound-resnet"),
+        default="ecapa-tdnn",
+        help="speakers by voice (default), or classes of sounds: DATA has class/clip.flac then",
     )
     _add_data(train)
     _add_recipe(train, epochs=60, learning_rate=1e-3)
@@ -69,6 +83,8 @@ def add_parser(subparsers: Subparsers) -> None:
         network.add_argument(
             f"--{name}", type=positive_int, default=size, metavar="N", help=f"default: {size}"
         )
+    _train_sounds.add_options(train)
+    train.set_defaults(speaker_defaults={key: train.get_default(key) for key in _SPEAKERS_ONLY})
     finetune = add_command(
         subparsers,
         "finetune",
@@ -119,6 +135,16 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train a new network."""
     _share_cores()
+    if args.network == "sound-resnet":
+        for key, default in args.speaker_defaults.items():
+            if getattr(args, key) != default:
+                option = key.replace("_", "-")
+                raise CommandError(f"--{option} goes with --network ecapa-tdnn alone")
+        return _train_sounds.run(args, _device(args))
+    if args.fold is not None or args.class_weights or args.undersample:
+        raise CommandError(
+            "--fold, --class-weights and --undersample go with --network sound-resnet"
+        )
     import torch
 
     from earmark.frontend import SpeechBrainFbank
@@ -239,20 +265,26 @@ def _share_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _train(
-    args: argparse.Namespace, net: EcapaTdnn, pretrained: bool, softmax: ApproximateSoftmax | None
-) -> int:
+def _device(args: argparse.Namespace) -> str:
+    """Where to train; sets torch's threads."""
     import torch
 
-    from earmark.nn import replace_softmax
-    from earmark.training import Corpus, Recordings, find_utterances
-    from earmark.trials import read_recordings
-
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device: str = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise CommandError("--device cuda: torch finds no GPU")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    return device
+
+
+def _train(
+    args: argparse.Namespace, net: EcapaTdnn, pretrained: bool, softmax: ApproximateSoftmax | None
+) -> int:
+    from earmark.nn import replace_softmax
+    from earmark.training import Corpus, Recordings, find_utterances
+    from earmark.trials import read_recordings
+
+    device = _device(args)
     config = _config(args, device)
     evaluation = _evaluation(args)
     utterances = find_utterances(args.data)

@@ -535,15 +535,21 @@ class _Quantizer:
         """
         bits = self.precision[op["name"]].weight_bits
         wide = weight * scale.astype(np.float64)
-        moments = self.calibration.inputs.get(op["name"])
+        moments = self.calibration.inputs.get(op["name"]) if bits < 8 else None
         if moments is None:
             return (*quantize_weights(wide, bits), np.zeros(len(weight)))
-        taps = weight[0].size // len(scale)
-        seen = moments.scaled(np.tile(scale.astype(np.float64), taps))
-        integers, steps = quantize_weights(wide, bits, seen)
-        error = (wide - integers * _columns(steps, wide)).reshape(len(wide), -1)
-        mean = seen.mean() - np.tile(centre / scale.astype(np.float64), taps)
-        return integers, steps, error @ mean
+        # Compensation is slow, and the plans of a search share most layers.
+        key = op["name"], bits, scale.tobytes(), np.asarray(centre).tobytes()
+        known = self.calibration.rounded
+        if key not in known:
+            taps = weight[0].size // len(scale)
+            seen = moments.scaled(np.tile(scale.astype(np.float64), taps))
+            integers, steps = quantize_weights(wide, bits, seen)
+            error = (wide - integers * _columns(steps, wide)).reshape(len(wide), -1)
+            mean = seen.mean() - np.tile(centre / scale.astype(np.float64), taps)
+            known[key] = integers, steps, error @ mean
+        integers, steps, lost = known[key]
+        return integers, steps, lost
 
     def _add_to_vector(self, name: str, values: Array) -> None:
         """To the offset of the dense layer that wrote a vector."""
