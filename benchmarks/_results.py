@@ -21,8 +21,15 @@ def environment() -> dict[str, Any]:
     return {
         **report.environment(),
         "commit": _commit(),
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "command": shlex.join([Path(sys.executable).name, *map(_portable, sys.orig_argv[1:])]),
     }
+
+
+def _portable(argument: str) -> str:
+    """Without the folders of files that are not of this repository."""
+    path = Path(argument)
+    outside = path.is_absolute() or argument.startswith("..")
+    return path.name if outside else argument
 
 
 def write_json(name: str, result: dict[str, Any]) -> Path:

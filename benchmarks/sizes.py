@@ -21,15 +21,16 @@ from _results import write_json
 from earmark.bench.report import markdown_table
 from earmark.frontend import SpeechBrainFbank
 from earmark.nn import EcapaConfig, EcapaTdnn
+from earmark.quantization.precision import PRESETS
 
 CHANNELS = (256, 512, 1024)
-PRECISIONS = ("float16", "int8", "int4", "int3", "int2")
+PRECISIONS = ("float16", "int8", "w4", "int4", "int3", "int2")
 
 
 def size_fraction(net: EcapaTdnn, precision: str) -> float:
     """File bytes / (4 x parameters)."""
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
-    choice = {"all": precision}
+    choice = PRESETS.get(precision, {"all": precision})
     quantized = earmark.quantize(net, [noise], precision=choice, rounding="nearest")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.earmark")

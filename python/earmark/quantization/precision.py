@@ -38,5 +38,7 @@ PRECISIONS = {
 PRESETS = {
     # Paper P1, Table 2: all INT8 but SE-Res2Blocks 2 and 3.
     "p1": {"all": "int8", "blocks.2": "fp32", "blocks.3": "fp32"},
+    # The first layer is small, and what it loses goes through all others.
+    "w4": {"all": "int4", "blocks.0": "int8"},
 }
 """Choices of precisions that have a name, as ``quantize`` takes them."""
