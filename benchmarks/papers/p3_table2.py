@@ -1,7 +1,10 @@
 """P3, Table 2: a sound-recognition ResNet-50 under several quantization schemes.
 
     python benchmarks/recipes/sound_folds.py --data sounds/ -o runs/
-    python benchmarks/papers/p3_table2.py --data sounds/ --runs runs/
+    python benchmarks/papers/p3_table2.py --data sounds/ --runs runs/ [--litert PYTHON]
+
+``--litert``: an interpreter of another environment, with litert-torch and ai-edge-quantizer, which
+converts for LiteRT (TensorFlow Lite's new name); this script then needs ai-edge-litert.
 
 Every clip is classified by the network of the fold that it was left out of; the rates are over all
 folds' clips together. Ranges come from training clips of the same fold. Times are of one window,
@@ -13,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -53,11 +58,11 @@ ORT_INT8 = {
     "ONNX Runtime int8 (u8s8)": "u8s8",
     "ONNX Runtime int8 (u8s8, convolutions)": "u8s8-conv",
     "ONNX Runtime int8 (u8s8, convolutions, 7 bits)": "u8s8-conv-7bit",
-    "ONNX Runtime int8 (s8s8)": "s8s8",
 }
+LITERT = {f"LiteRT {scheme}": f"litert/{scheme}.tflite" for scheme in SCHEMES}
 RATES = ("precision", "recall", "f1", "accuracy")
-# Training clips for calibration: every fifth, 6 or 7 of each class.
-CALIBRATION_STEP = 5
+# Training clips for calibration: every eighth, three of each class.
+CALIBRATION_STEP = 8
 
 
 def main() -> None:
@@ -65,21 +70,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with meta.csv")
     parser.add_argument("--runs", type=Path, required=True, help="of recipes/sound_folds.py")
+    parser.add_argument("--only", type=int, metavar="FOLD", help="classify this fold and stop")
+    parser.add_argument("--litert", metavar="PYTHON", help="converts for LiteRT")
+    parser.add_argument("--models", type=Path, help="keep and reuse the files of all engines here")
     parser.add_argument("--rounds", type=int, default=30, help="(%(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(1 2)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     clips = read_clips(args.data / "meta.csv")
-    folds = sorted({clip.fold for clip in clips})
+    folds = [args.only] if args.only is not None else sorted({clip.fold for clip in clips})
     predicted: dict[str, dict[str, str]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.models or Path(temporary)
         for fold in tqdm(folds, "folds", disable=None):
-            models = Path(folder, str(fold))
-            models.mkdir()
+            models = folder / f"fold-{fold}"
+            models.mkdir(parents=True, exist_ok=True)
             trained = args.runs / f"fold-{fold}" / "model.safetensors"
-            for name, by_clip in classify_fold(fold, clips, trained, models).items():
+            for name, by_clip in fold_labels(fold, clips, trained, models, args.litert).items():
                 predicted.setdefault(name, {}).update(by_clip)
-        models = Path(folder, str(folds[0]))
+        if args.only is not None:
+            return
+        models = folder / f"fold-{folds[0]}"
         result: dict[str, Any] = {
             "environment": environment(),
             "clips": len(clips),
@@ -98,8 +109,22 @@ def main() -> None:
     plot(result)
 
 
+def fold_labels(
+    fold: int, clips: list[Clip], trained: Path, models: Path, litert: str | None
+) -> dict[str, dict[str, str]]:
+    """As ``classify_fold``, or what it found of the same network before."""
+    kept, copy = models / "labels.json", models / CHECKPOINT
+    if kept.is_file() and copy.read_bytes() == trained.read_bytes():
+        labels: dict[str, dict[str, str]] = json.loads(kept.read_text())
+        return labels
+    copy.write_bytes(trained.read_bytes())
+    labels = classify_fold(fold, clips, trained, models, litert)
+    kept.write_text(json.dumps(labels))
+    return labels
+
+
 def classify_fold(
-    fold: int, clips: list[Clip], trained: Path, models: Path
+    fold: int, clips: list[Clip], trained: Path, models: Path, litert: str | None
 ) -> dict[str, dict[str, str]]:
     """The label of each clip of a fold, by engine; their files are written to ``models``."""
     net = load_checkpoint(trained, "sound-resnet")
@@ -108,7 +133,6 @@ def classify_fold(
     calibration = [clip.path for clip in clips if clip.fold != fold][::CALIBRATION_STEP]
     windows = {clip.name: features(net, clip.path) for clip in tested}
     labels: dict[str, dict[str, str]] = {TORCH: torch_labels(net, windows)}
-    (models / CHECKPOINT).write_bytes(trained.read_bytes())
     for scheme in SCHEMES:
         path = models / f"{scheme}.earmark"
         # Those that need no calibration do not look at it.
@@ -116,21 +140,50 @@ def classify_fold(
         sounds = earmark.Classifier(path).classify([clip.path for clip in tested])
         found = zip(tested, sounds, strict=True)
         labels[f"earmark {scheme}"] = {clip.name: heard.label for clip, heard in found}
-    if find_spec("onnxruntime") is None:
-        print("ONNX Runtime is left out: not installed", file=sys.stderr)
-        return labels
     one = next(iter(windows.values()))[:1]
     np.save(models / "features.npy", one)
-    batches = [row[None] for path in calibration for row in features(net, path)]
+    calibrated = np.concatenate([features(net, path) for path in calibration])
+    if find_spec("onnxruntime") is None:
+        print("ONNX Runtime is left out: not installed", file=sys.stderr)
+    else:
+        labels |= onnx_fold(net, models, one, calibrated, windows)
+    if litert is None:
+        print("LiteRT is left out: no --litert", file=sys.stderr)
+    else:
+        labels |= litert_fold(net, models, litert, calibrated, windows)
+    return labels
+
+
+def onnx_fold(
+    net: SoundResNet, models: Path, one: Array, calibrated: Array, windows: dict[str, Array]
+) -> dict[str, dict[str, str]]:
+    """ONNX Runtime's labels; writes its files."""
     with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
         expected = net(torch.from_numpy(one)).numpy()
         export_onnx(net, torch.from_numpy(one), expected, models / "fp32.onnx")
         for variant in ORT_INT8.values():
             path = models / f"{variant}.onnx"
+            batches = [row[None] for row in calibrated]
             quantize_onnx(models / "fp32.onnx", batches, QDQ_VARIANTS[variant], path)
-    for name, stem in {ORT_FP32: "fp32", **ORT_INT8}.items():
-        labels[name] = onnx_labels(net, models / f"{stem}.onnx", windows)
-    return labels
+    return {
+        name: onnx_labels(net, models / f"{stem}.onnx", windows)
+        for name, stem in {ORT_FP32: "fp32", **ORT_INT8}.items()
+    }
+
+
+def litert_fold(
+    net: SoundResNet, models: Path, litert: str, calibrated: Array, windows: dict[str, Array]
+) -> dict[str, dict[str, str]]:
+    """LiteRT's labels; its files are converted unless they are there."""
+    folder = models / "litert"
+    if not (folder / "int8.tflite").is_file():
+        folder.mkdir(exist_ok=True)
+        np.save(models / "calibration.npy", calibrated)
+        script = Path(__file__).with_name("_litert.py")
+        command = [litert, script, "--checkpoint", models / CHECKPOINT, "-o", folder]
+        command += ["--calibration", models / "calibration.npy"]
+        subprocess.run([str(word) for word in command], check=True, stdout=sys.stderr)
+    return {name: litert_labels(net, models / file, windows) for name, file in LITERT.items()}
 
 
 def features(net: SoundResNet, path: Path) -> Array:
@@ -153,6 +206,34 @@ def onnx_labels(net: SoundResNet, path: Path, windows: dict[str, Array]) -> dict
         return np.concatenate([session.run(None, {"features": row[None]})[0] for row in x])
 
     return label_each(net, windows, scores)
+
+
+def litert_labels(net: SoundResNet, path: Path, windows: dict[str, Array]) -> dict[str, str]:
+    run = litert_call(path, 1)
+    return label_each(net, windows, lambda x: np.concatenate([run(row[None]) for row in x]))
+
+
+def litert_call(path: Path, threads: int) -> Callable[[Array], Array]:
+    """From features (1, frames, n_mels) to scores; integer ends are quantized here."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(x: Array) -> Array:
+        if source["dtype"] == np.int8:
+            scale, zero = source["quantization"]
+            x = np.clip(np.rint(x / scale) + zero, -128, 127).astype(np.int8)
+        interpreter.set_tensor(source["index"], x)
+        interpreter.invoke()
+        scores: Array = interpreter.get_tensor(target["index"])
+        if target["dtype"] == np.int8:
+            scale, zero = target["quantization"]
+            scores = np.float32(scale) * (scores.astype(np.float32) - zero)
+        return scores
+
+    return run
 
 
 def label_each(
@@ -186,6 +267,7 @@ def files(names: Any) -> dict[str, str]:
         **{f"earmark {scheme}": f"{scheme}.earmark" for scheme in SCHEMES},
         ORT_FP32: "fp32.onnx",
         **{name: f"{stem}.onnx" for name, stem in ORT_INT8.items()},
+        **LITERT,
     }
     return {name: known[name] for name in names}
 
@@ -214,6 +296,9 @@ def session(file: str, models: Path, threads: int) -> Session:
     if path.suffix == ".earmark":
         model = earmark.Classifier(path, threads=threads)
         return Session(lambda: model.scores(window), {"isa": model.isa})
+    if path.suffix == ".tflite":
+        run_window = litert_call(path, threads)
+        return Session(lambda: run_window(window))
     torch.set_num_threads(threads)
     net = load_checkpoint(path)
     tensor = torch.from_numpy(window)
@@ -296,7 +381,7 @@ _TEXT = """# P3, Table 2: a sound-recognition ResNet-50 under quantization
 clips of 5 s in four folds: each clip is classified by the ResNet-50 that was trained on the other
 three ([recipe](../../benchmarks/recipes/sound_folds.py)), rates are of all clips together,
 macro-averaged over the classes. Windows of 2 s, one each 1.6 s, the mean of their probabilities.
-Ranges of activations come from every fifth training clip.
+Ranges of activations come from every eighth training clip.
 
 Times are of one window, features in and scores out, medians with quartiles in brackets; {machine},
 all engines interleaved in one run in processes of their own (load average {load}). ONNX Runtime's
