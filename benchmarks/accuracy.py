@@ -1,9 +1,12 @@
 """Accuracy of a quantized model beside its FP32 file, on lists of trials.
 
-    python benchmarks/accuracy.py fp32.earmark int8.earmark --trials dev_*.txt --root recordings/
+    python benchmarks/accuracy.py fp32.earmark int8.earmark --trials dev_*.txt --root recordings/ \\
+        --crops dev_samegender.txt
 
 Prints a Markdown table; writes ``benchmarks/results/<name>.json``: the cosine between the two
 embeddings of every recording that a list names, and both models' EER and minimum detection cost.
+``--crops``: also the EERs over crops of 2 s of that list's recordings, the mean of several draws,
+and the change with its 95 % interval, a bootstrap over speakers.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import earmark
+from _evaluation import CroppedTrials
 from _results import environment, write_json
 from earmark.bench.report import markdown_table
 from earmark.metrics import cosine_score, eer, min_dcf
@@ -45,6 +49,21 @@ def rates(trials: Trials, rows: Embeddings) -> dict[str, float]:
     return {"eer": eer(scores, trials.labels), "min_dcf": min_dcf(scores, trials.labels)}
 
 
+def cropped(path: Path, root: Path, fp32: Path, quantized: Path) -> dict[str, Any]:
+    """EERs over crops of 2 s, and their difference."""
+    crops = CroppedTrials.read(path, root)
+    expected, actual = (crops.scores(earmark.load(model)) for model in (fp32, quantized))
+    change, low, high = crops.difference(actual, expected)
+    return {
+        "list": path.stem,
+        "sets": len(expected),
+        "fp32": float(crops.eers(expected).mean()),
+        "quantized": float(crops.eers(actual).mean()),
+        "change": change,
+        "interval": [low, high],
+    }
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -52,6 +71,7 @@ def main() -> None:
     parser.add_argument("quantized", type=Path)
     parser.add_argument("--trials", type=Path, nargs="+", required=True, metavar="LIST")
     parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--crops", type=Path, metavar="LIST")
     parser.add_argument("--name", default="accuracy", help="result file's stem (%(default)s)")
     args = parser.parse_args()
 
@@ -79,6 +99,8 @@ def main() -> None:
             for name, trials in lists.items()
         },
     }
+    if args.crops:
+        result["crops"] = cropped(args.crops, args.root, args.fp32, args.quantized)
     print(
         f"{args.quantized.name}: {100 * info['size_fraction']:.2f} % of float32; cosine to FP32 of "
         f"{len(recordings)} recordings: mean {result['cosine']['mean']:.6f}, "
@@ -92,6 +114,14 @@ def main() -> None:
     ]
     header = ["trials", "number", "EER FP32, %", "quantized, %", "min DCF FP32", "quantized"]
     print(markdown_table(header, table))
+    if args.crops:
+        crops = result["crops"]
+        low, high = (100 * value for value in crops["interval"])
+        print(
+            f"\n{crops['list']}, {crops['sets']} draws of 2 s: EER {100 * crops['fp32']:.2f} % -> "
+            f"{100 * crops['quantized']:.2f} %, change {100 * crops['change']:+.3f} "
+            f"({low:+.3f} to {high:+.3f})"
+        )
     print(f"written: {write_json(args.name, result)}", file=sys.stderr)
 
 

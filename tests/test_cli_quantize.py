@@ -131,6 +131,43 @@ def test_trials_give_measured_figures_and_a_threshold(
     assert "EER" in quantize(output, *argv)[1]
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--scheme", "dynamic"),
+        ("--scheme", "fp32", "--precision", "all=dynamic,fc=float16"),
+    ],
+)
+def test_dynamic_needs_no_recordings(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], argv: tuple[str, ...]
+) -> None:
+    output = tmp_path / "m.earmark"
+    words = ["quantize", checkpoint, "--family", "speechbrain", "-o", output, *argv, "--json"]
+    assert main([str(word) for word in words]) == 0
+    result, info = json.loads(capsys.readouterr().out), earmark.load(output).info()
+    assert result["calibration_recordings"] == 0
+    assert info["calibration"] is None
+    precisions = {layer["name"]: layer["precision"] for layer in info["layers"]}
+    assert precisions["mfa"] == "dynamic"
+    assert precisions["fc"] == ("float16" if "fp32" in argv else "dynamic")
+
+
+def test_int8_full_needs_recordings(
+    checkpoint: Path, quantize: Quantize, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "m.earmark"
+    words = ["quantize", checkpoint, "--family", "speechbrain", "-o", output]
+    # Its ends have a range even where no layer has one.
+    words += ["--scheme", "int8-full", "--precision", "all=fp32"]
+    assert main([str(word) for word in words]) == 2
+    assert "scheme int8-full needs --calibrate" in capsys.readouterr().err
+    status, _, err = quantize(output, "--scheme", "int8-full", "--precision", "all=fp32")
+    assert status == 0, err
+    info = earmark.load(output).info()
+    assert [info[end]["dtype"] for end in ("input", "output")] == ["int8", "int8"]
+    assert info["calibration"]["recordings"] > 0
+
+
 def test_a_layer_may_stay_in_fp32(quantize: Quantize, tmp_path: Path) -> None:
     output = tmp_path / "m.earmark"
     status, _, err = quantize(output, "--precision", "fc=fp32")
@@ -146,7 +183,7 @@ def test_a_layer_may_stay_in_fp32(quantize: Quantize, tmp_path: Path) -> None:
     ("argv", "replaced", "message"),
     [
         (["--scheme", "int4"], {}, "int4"),
-        (["--precision", "fc"], {}, "must be LAYER=PRECISION,..., got 'fc'"),
+        (["--precision", "fc"], {}, "LAYER=PRECISION,... or a preset (p1), got 'fc'"),
         (["--precision", "fc=fp32,fc=int8"], {}, "'fc' twice"),
         (["--precision", "nothing=fp32"], {}, "nothing"),
         (["--precision", "fc=int5"], {}, "int5"),

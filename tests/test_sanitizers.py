@@ -111,7 +111,16 @@ def test_no_sanitizer_reports_anything(package: Path) -> None:
     }
     files = [
         f"tests/test_{name}.py"
-        for name in ("ops", "ops_f32", "ops_pool", "plan", "network", "resnet", "frontend")
+        for name in (
+            "ops",
+            "ops_dynamic",
+            "ops_f32",
+            "ops_pool",
+            "plan",
+            "network",
+            "resnet",
+            "frontend",
+        )
     ]
     # -S: an editable install would put its own earmark first. -s: reports go to stderr itself.
     options = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-k", TESTS]

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import earmark
+from earmark.audio import read_audio
+from earmark.candidates import Measured, signal_to_noise_db
 from earmark.cli import main
+from earmark.crops import draw_crops
 from earmark.errors import FormatError
 from earmark.metrics import cosine_score, eer, min_dcf
 from earmark.nn import EcapaTdnn
-from earmark.sensitivity import Measured, blocks, sensitivity, signal_to_noise_db
+from earmark.sensitivity import blocks, sensitivity
 from earmark.trials import Trials, read_trials
 from networks import SMALL, random_state, torch_network
+from voices import voice, write, write_corpus
 
 Array = NDArray[Any]
 
@@ -133,24 +141,81 @@ def test_kept_results_are_not_measured_again(
     kept = sorted(tmp_path.iterdir())
     assert len(kept) == len(first)
     # What is kept is what comes back, and only what is gone is measured.
-    mark = next(path for path in kept if path.name.startswith("mfa-"))
-    mark.write_text(json.dumps({**json.loads(mark.read_text()), "latency_ms": 12345.0}))
-    gone = next(path for path in kept if path.name.startswith("fc-"))
+    mark, gone = kept[:2]
+    with safe_open(mark, framework="numpy") as file:
+        embeddings, figures = file.get_tensor("embeddings"), json.loads(file.metadata()["earmark"])
+    figures["latency_ms"] = 12345.0
+    safetensors.numpy.save_file({"embeddings": embeddings}, mark, {"earmark": json.dumps(figures)})
     gone.unlink()
-    again = {row.unit: row for row in measure(trials, trials.paths)}
-    assert again["mfa"].latency_ms == 12345.0
+    again = measure(trials, trials.paths)
+    assert [row.latency_ms for row in again].count(12345.0) == 1
+    assert [row.cosine for row in again] == [row.cosine for row in first]
     assert sorted(tmp_path.iterdir()) == kept
-    gone.write_text("[1]")
+    for damage in (
+        b"[1]",
+        mark.read_bytes()[:-4],
+        mark.read_bytes().replace(b"12345.0", b'"slow"'),
+    ):
+        gone.write_bytes(damage)
+        with pytest.raises(FormatError, match=gone.name):
+            measure(trials, trials.paths)
+    safetensors.numpy.save_file({"embeddings": embeddings[1:]}, gone, {"earmark": "{}"})
     with pytest.raises(FormatError, match=gone.name):
         measure(trials, trials.paths)
     gone.unlink()
     measure(trials, trials.paths)
-    # Another calibration or other trials are other measurements, but for the float32 network's.
+    # Another calibration makes other models, but for the float32 one; other trials none.
     measure(trials, trials.paths[:1])
     assert len(list(tmp_path.iterdir())) == 2 * len(kept) - 1
     fewer = Trials(trials.paths, trials.labels[:4], trials.enrolment[:4], trials.test[:4])
     measure(fewer, trials.paths)
-    assert len(list(tmp_path.iterdir())) == 3 * len(kept) - 1
+    assert len(list(tmp_path.iterdir())) == 2 * len(kept) - 1
+
+
+def test_error_rates_are_the_mean_over_sets_of_crops(network: EcapaTdnn, tmp_path: Path) -> None:
+    root = write_corpus(tmp_path, speakers=3, utterances=2)
+    for path in root.rglob("*.flac"):
+        write(path, np.tile(voice(int(path.parent.name[1:]), int(path.stem)), 4))
+    lines = ["1 s0/0.flac s0/1.flac", "1 s1/0.flac s1/1.flac", "0 s0/0.flac s1/1.flac"]
+    (tmp_path / "trials.txt").write_text("\n".join([*lines, "0 s2/0.flac s1/0.flac"]))
+    trials = read_trials(tmp_path / "trials.txt", root)
+    rows = sensitivity(network, [], trials, precision="float16", by_block=True, crops=3)
+    model = earmark.quantize(network, scheme="fp32")
+    waves = [read_audio(path, target_rate=16000).samples for path in trials.paths]
+    rates = []
+    for crops in draw_crops(waves, 16000, 3):
+        assert {len(crop) for crop in crops} == {32000}
+        embeddings = model.embed(crops)
+        scores = cosine_score(embeddings[trials.enrolment], embeddings[trials.test])
+        rates.append((eer(scores, trials.labels), min_dcf(scores, trials.labels)))
+    assert (rows[0].eer, rows[0].min_dcf) == tuple(np.mean(rates, axis=0))
+
+
+def test_short_recordings_are_not_cropped() -> None:
+    short, long = np.zeros(31999), np.arange(40000)
+    first, second = draw_crops([short, long], 16000, 2)
+    assert len(first[0]) == len(second[0]) == 31999
+    assert len(first[1]) == len(second[1]) == 32000
+    assert first[1][0] != second[1][0]
+
+
+def test_a_ray_cluster_returns_the_same(network: EcapaTdnn, trials: Trials) -> None:
+    pytest.importorskip("ray", reason="ray is not installed (pip install 'earmark[ray]')")
+    options: dict[str, Any] = {"precision": "float16", "by_block": True}
+    expected = sensitivity(network, [], trials, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what ray itself does
+        rows = sensitivity(network, [], trials, ray=True, **options)
+    for row, other in zip(rows, expected, strict=True):
+        assert replace(row, latency_ms=0) == replace(other, latency_ms=0)
+
+
+def test_a_missing_ray_is_said(
+    network: EcapaTdnn, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="ray is not installed"):
+        sensitivity(network, [], trials, precision="float16", ray=True)
 
 
 def test_unknown_precisions_are_refused(network: EcapaTdnn, trials: Trials) -> None:
@@ -176,11 +241,19 @@ def test_the_command(
     assert result["precision"] == "int8"
     assert result["trials"] == 6
     assert [row["unit"] for row in result["rows"]][:2] == ["fp32", "blocks.0"]
-    assert main([*calibrated, "--quiet"]) == 0
+    plot = tmp_path / "plot.svg"
+    assert main([*calibrated, "--quiet", "--plot", str(plot)]) == 0
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()[2:]] == [
         row["unit"] for row in result["rows"]
     ]
     assert err == ""
+    drawn = plot.read_bytes()
+    assert b"</svg>" in drawn
+    assert main([*calibrated, "--quiet", "--plot", str(plot)]) == 0
+    assert plot.read_bytes() == drawn
+    capsys.readouterr()
+    assert main([*calibrated, "--plot", str(tmp_path / "plot.pdf")]) == 2
+    assert "must end in .svg or .png" in capsys.readouterr().err
     assert main(command) == 2
     assert "precision int8 needs --calibrate" in capsys.readouterr().err

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from _evaluation import CroppedTrials
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import earmark
+from _evaluation import CroppedTrials
 from _results import environment, write_json
 from earmark.bench.report import markdown_table
 from earmark.nn import (

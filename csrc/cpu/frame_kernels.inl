@@ -58,6 +58,12 @@ static void dequantize_f32(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdi
   }
 }
 
+static void affine_f32(const float* __restrict x, int channels, const float* __restrict multiplier,
+                       const float* __restrict offset, float* __restrict y) {
+  EARMARK_RAN("affine_f32");
+  for (int c = 0; c < channels; ++c) y[c] = x[c] * multiplier[c] + offset[c];
+}
+
 static void add_s8(const Kernels::AddS8& p, const uint8_t* x, ptrdiff_t x_stride, const uint8_t* r,
                    ptrdiff_t r_stride, uint8_t* out, ptrdiff_t out_stride, int n_rows,
                    int channels) {

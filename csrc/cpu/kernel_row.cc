@@ -38,6 +38,7 @@ const Kernels EARMARK_ISA_ROW = {
     .range_f32 = EARMARK_ISA::range_f32,
     .quantize_s8 = EARMARK_ISA::quantize_s8,
     .dequantize_f32 = EARMARK_ISA::dequantize_f32,
+    .affine_f32 = EARMARK_ISA::affine_f32,
     .add_s8 = EARMARK_ISA::add_s8,
     .add_f32 = EARMARK_ISA::add_f32,
     .max_pool_s8 = EARMARK_ISA::max_pool_s8,

@@ -123,6 +123,10 @@ struct Kernels {
   void (*dequantize_f32)(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride,
                          int n_rows, int channels, const float* multiplier, int zero_u8);
 
+  // y = x * multiplier[c] + offset[c].
+  void (*affine_f32)(const float* x, int channels, const float* multiplier, const float* offset,
+                     float* y);
+
   // v = (x - zx) * multiplier[c] + (r - zr) * residual_multiplier -> ReLU -> requantize.
   struct AddS8 {
     const float* multiplier;

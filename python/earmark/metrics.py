@@ -8,10 +8,19 @@ the threshold.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["classification_rates", "cosine_score", "eer", "eer_threshold", "min_dcf"]
+__all__ = [
+    "classification_rates",
+    "cosine_score",
+    "eer",
+    "eer_difference",
+    "eer_threshold",
+    "min_dcf",
+]
 
 
 def cosine_score(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
@@ -51,9 +60,7 @@ def eer(scores: ArrayLike, labels: ArrayLike) -> float:
     >>> eer([0.9, 0.4, 0.6, 0.1], [1, 1, 0, 0])
     0.5
     """
-    _, false_accept, false_reject = _error_rates(scores, labels)
-    i, weight = _crossing(false_accept, false_reject)
-    return float(false_reject[i - 1] + weight * (false_reject[i] - false_reject[i - 1]))
+    return _eer(*_error_rates(scores, labels)[1:])
 
 
 def eer_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -75,6 +82,52 @@ def eer_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
     if false_reject[i] == false_accept[i]:
         weight = 0.5
     return float((1.0 - weight) * thresholds[i - 1] + weight * thresholds[i])
+
+
+def eer_difference(
+    scores: ArrayLike,
+    baseline: ArrayLike,
+    labels: ArrayLike,
+    speakers: ArrayLike,
+    samples: int = 200,
+) -> tuple[float, float, float]:
+    """EER of scores minus that of a baseline on the same trials, and its 95 % interval.
+
+    ``scores``, ``baseline``: (n_trials,), or (sets, n_trials) for the mean over sets of recordings
+    of the same trials. ``labels``: (n_trials,). ``speakers``: whole numbers from 0, (2, n_trials),
+    of each trial's sides. The interval is a bootstrap over speakers, from a fixed seed: those of a
+    sample count as often as they were drawn, a trial as often as its two speakers together. Samples
+    that lack a class are drawn again. Errors as ``eer``.
+    """
+    label, sides = np.asarray(labels), np.asarray(speakers)
+    mean = float(
+        np.mean(
+            [
+                eer(x, label) - eer(y, label)
+                for x, y in zip(np.atleast_2d(scores), np.atleast_2d(baseline), strict=True)
+            ]
+        )
+    )
+    ranks = [
+        [np.unique(row, return_inverse=True)[1] for row in np.atleast_2d(array)]
+        for array in (scores, baseline)
+    ]
+    rng = np.random.default_rng(0)
+    count = int(sides.max()) + 1
+    changes: list[float] = []
+    while len(changes) < samples:
+        drawn = np.bincount(rng.integers(count, size=count), minlength=count)
+        # A target trial has one speaker, not two.
+        times = np.where(label == 1, drawn[sides[0]], drawn[sides[0]] * drawn[sides[1]])
+        if not (times[label == 1].any() and times[label == 0].any()):
+            continue
+        ours, theirs = (
+            np.mean([_eer(*_rates_of_counts(index, label == 1, times)) for index in rows])
+            for rows in ranks
+        )
+        changes.append(float(ours - theirs))
+    low, high = np.percentile(changes, [2.5, 97.5])
+    return mean, float(low), float(high)
 
 
 def min_dcf(
@@ -119,25 +172,42 @@ def _error_rates(
     known = (label == 0) | (label == 1)
     if not known.all():
         raise ValueError(f"label must be 0 or 1, got {label[int(np.argmin(known))]}")
-    is_target = label == 1
-    targets, nontargets = np.sort(score[is_target]), np.sort(score[~is_target])
-    if not (len(targets) and len(nontargets)):
+    target = int((label == 1).sum())
+    if target in (0, len(label)):
         raise ValueError(
-            f"both classes are needed, got {len(targets)} target "
-            f"and {len(nontargets)} non-target trials"
+            f"both classes are needed, got {target} target "
+            f"and {len(label) - target} non-target trials"
         )
-    thresholds = np.append(np.unique(score), np.inf)
-    false_reject = np.searchsorted(targets, thresholds, side="left") / len(targets)
-    accepted = len(nontargets) - np.searchsorted(nontargets, thresholds, side="left")
-    false_accept = accepted / len(nontargets)
-    return thresholds, false_accept, false_reject
+    distinct, index = np.unique(score, return_inverse=True)
+    return np.append(distinct, np.inf), *_rates_of_counts(index, label == 1, np.ones(len(score)))
+
+
+def _rates_of_counts(
+    index: NDArray[np.int64], is_target: NDArray[np.bool_], times: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """False acceptance and rejection rates at each distinct score and above all.
+
+    index: each trial's place among the distinct scores. times: how often it counts.
+    """
+    size = int(index.max()) + 1
+    below = [
+        np.append(0.0, np.cumsum(np.bincount(index[part], times[part], size)))
+        for part in (is_target, ~is_target)
+    ]
+    false_reject, rejected = below[0] / below[0][-1], below[1]
+    return (rejected[-1] - rejected) / rejected[-1], false_reject
+
+
+def _eer(false_accept: NDArray[np.float64], false_reject: NDArray[np.float64]) -> float:
+    i, weight = _crossing(false_accept, false_reject)
+    return float(false_reject[i - 1] + weight * (false_reject[i] - false_reject[i - 1]))
 
 
 def _crossing(
     false_accept: NDArray[np.float64], false_reject: NDArray[np.float64]
 ) -> tuple[int, float]:
     """Index ``i`` >= 1 and weight in (0, 1]: rates meet at ``(1 - weight)[i - 1] + weight[i]``."""
-    # Strictly rising from -1 to 1: each threshold step moves at least one trial to the other side.
+    # Rising from -1 to 1; flat only where no trial counts, and nowhere at 0 from below.
     difference = false_reject - false_accept
     i = int(np.searchsorted(difference, 0.0, side="left"))
     return i, float(-difference[i - 1] / (difference[i] - difference[i - 1]))

@@ -25,12 +25,17 @@ _MAX_CHANNELS = 1 << 22  # of all ops' outputs together
 
 
 class PlanBuilder:
-    """Collects tensors, ops and their arrays; ``plan`` and ``arrays`` are what a file holds."""
+    """Collects tensors, ops and their arrays; ``plan`` and ``arrays`` are what a file holds.
+
+    statistics: mean and standard deviation (channels,) of each channel of some vectors, by name,
+    where the trained network knows them. A quantizer can use them; no file holds them.
+    """
 
     def __init__(self) -> None:
         self.tensors: dict[str, JSON] = {}
         self.ops: list[JSON] = []
         self.arrays: Arrays = {}
+        self.statistics: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
 
     @property
     def plan(self) -> JSON:

@@ -28,6 +28,11 @@ class _Quantized(torch.nn.Module):
         digest = modelfile.digest(metadata, model.arrays)
         self._model = ModelFile({**metadata, "sha256": digest}, model.arrays)
 
+    @property
+    def model_file(self) -> ModelFile:
+        """What ``save`` writes, without a threshold and figures."""
+        return self._model
+
     def _write(self, path: str | os.PathLike[str], changed: dict[str, Any]) -> None:
         model = ModelFile({**self._model.metadata, **changed}, self._model.arrays)
         modelfile.write(model, Path(path))

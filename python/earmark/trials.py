@@ -16,7 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AUDIO_SUFFIXES", "Trials", "numbered_lines", "read_recordings", "read_trials"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "Trials",
+    "numbered_lines",
+    "read_recordings",
+    "read_trials",
+    "split_by_speaker",
+]
 
 AUDIO_SUFFIXES = frozenset(
     {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".w64"}
@@ -36,6 +43,11 @@ class Trials:
     labels: NDArray[np.int64]
     enrolment: NDArray[np.int64]
     test: NDArray[np.int64]
+
+    def speakers(self) -> NDArray[np.int64]:
+        """The number of each recording's speaker, (n_recordings,): its folder is the speaker."""
+        folders = [str(path.parent) for path in self.paths]
+        return np.unique(folders, return_inverse=True)[1].astype(np.int64)
 
 
 def read_recordings(path: str | os.PathLike[str]) -> list[Path]:
@@ -92,6 +104,31 @@ def read_trials(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> T
         raise ValueError(f"{source}: holds no trial")
     table = np.array(rows, dtype=np.int64)
     return Trials([folder / name for name in index], table[:, 0], table[:, 1], table[:, 2])
+
+
+def split_by_speaker(trials: Trials, seed: int = 0) -> tuple[Trials, Trials]:
+    """Two halves of trials that share no speaker; those between the halves are left out.
+
+    A recording's speaker is its folder; the seed says who is in which half. Raises ValueError where
+    a half has no target or no non-target trial.
+    """
+    speakers = trials.speakers()
+    count = int(speakers.max()) + 1
+    is_first = np.zeros(count, dtype=bool)
+    is_first[np.random.default_rng(seed).permutation(count)[: (count + 1) // 2]] = True
+    sides = is_first[speakers[trials.enrolment]], is_first[speakers[trials.test]]
+    halves = []
+    for half in (sides[0] & sides[1], ~sides[0] & ~sides[1]):
+        labels = trials.labels[half]
+        for label, kind in ((1, "target"), (0, "non-target")):
+            if not np.any(labels == label):
+                raise ValueError(
+                    f"a half of the {count} speakers (by folder, seed {seed}) has no {kind} trial"
+                )
+        used, index = np.unique([trials.enrolment[half], trials.test[half]], return_inverse=True)
+        enrolment, test = index.reshape(2, -1)
+        halves.append(Trials([trials.paths[i] for i in used], labels, enrolment, test))
+    return halves[0], halves[1]
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -4,8 +4,9 @@
 //
 //   isa_agreement [plans] [first seed]
 //
-// int8 ops and front ends have to give the same bits, and the kernels have to say that they are
-// those of the instruction set.
+// int8 ops, what they leave in float32, and front ends have to give the same bits, and the kernels
+// have to say that they are those of the instruction set.
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -39,7 +40,12 @@ std::string describe(const RandomPlan& plan) {
   for (const OpDesc& o : plan.ops) {
     text += concat("  ", o.op, " ", o.in, " -> ", o.out);
     const std::pair<const char*, std::string> more[] = {
-        {"residual", o.residual}, {"gate", o.gate}, {"bias", o.bias}, {"values", o.values}};
+        {"residual", o.residual},
+        {"gate", o.gate},
+        {"bias", o.bias},
+        {"values", o.values},
+        {"quantization", o.quantization},
+        {"values_quantization", o.values_quantization}};
     for (const auto& [role, name] : more) {
       if (!name.empty()) text += concat(" ", role, "=", name);
     }
@@ -87,7 +93,8 @@ struct Trace {
 Trace run(const RandomPlan& plan, Isa isa) {
   const Engine engine(plan.tensors, plan.ops, isa, 1);
   Trace trace;
-  trace.tensors = engine.trace({plan.samples.data(), plan.input.length}, &trace.kernels);
+  trace.tensors =
+      engine.trace({plan.samples.data(), plan.input.length, DType::kF32}, &trace.kernels);
   return trace;
 }
 
@@ -108,7 +115,7 @@ std::string disagreement(const RandomPlan& plan, const Trace& expected, const Tr
       return concat(o.op, " '", o.out, "': kernel ", ran, " ran instead of ", kernel);
     }
     const std::string wrong =
-        difference(expected.tensors.at(o.out), actual.tensors.at(o.out), plan.is_int8());
+        difference(expected.tensors.at(o.out), actual.tensors.at(o.out), plan.is_exact());
     if (!wrong.empty()) return concat(o.op, " '", o.out, "': ", wrong);
     count.kernels.insert(ran);
     ++count.tensors;
@@ -155,7 +162,9 @@ int main(int argc, char** argv) {
   const std::vector<Isa> isas = available_isas();
   std::map<Isa, Count> counts;
   for (int seed = first_seed; seed < first_seed + plans; ++seed) {
-    const RandomPlan plan(seed, seed % 4 != 0);
+    using Kind = RandomPlan::Kind;
+    const RandomPlan plan(
+        seed, std::array{Kind::kFloat, Kind::kInt8, Kind::kDynamic, Kind::kInt8}[seed % 4]);
     for (Trace expected; const Isa isa : isas) {
       std::string wrong;
       try {
@@ -172,7 +181,7 @@ int main(int argc, char** argv) {
       return 1;
     }
   }
-  std::printf("int8 plans and features bit for bit, float32 plans within %g\n", kTolerance);
+  std::printf("integer plans and features bit for bit, float32 plans within %g\n", kTolerance);
   for (const Isa isa : isas) {
     const Count& count = counts[isa];
     std::printf("%s: %d plans, %d tensors equal, by %zu kernels\n", isa_name(isa), plans,

@@ -50,17 +50,20 @@ struct Frames {
 };
 
 // Two layers of two convolutions side by side, with a residual or without, now and then the maximum
-// over windows behind one; then pooling and a dense layer; all in int8 or all in float32. Sizes lie
-// around the tiles' edges.
+// over windows behind one; then pooling and a dense layer; all in int8, all in float32, or in int8
+// with ranges found at run time and float32 between layers. Sizes lie around the tiles' edges.
 class RandomPlan {
  public:
-  RandomPlan(uint64_t seed, bool int8) : int8_(int8), random_(seed) {
+  enum class Kind { kInt8, kDynamic, kFloat };
+
+  RandomPlan(uint64_t seed, Kind kind)
+      : int8_(kind == Kind::kInt8), dynamic_(kind == Kind::kDynamic), random_(seed) {
     // Small enough for an emulator.
     const int width = random_.pick({1, 1, 1, 3});
     const int frames = random_.pick({1, 5, 6, 7, 11, 12, 13, width == 1 ? 97 : 9});
     const int channels = edge();
     input = {"input", channels, width, frames};
-    tensor("input", Kind::kFrames, DType::kF32, channels).width = width;
+    tensor("input", earmark::Kind::kFrames, DType::kF32, channels).width = width;
     for (int i = 0; i < channels * width * frames; ++i) samples.push_back(random_.real(1));
     Frames x = int8_ ? quantize(input) : input;
     for (int layer = 0; layer < 2; ++layer) {
@@ -76,15 +79,16 @@ class RandomPlan {
   std::map<std::string, std::string> kernels;  // by op: the kernel that has to run last in it
   Frames input;
   std::vector<float> samples;
-  bool is_int8() const { return int8_; }
+  bool is_exact() const { return int8_ || dynamic_; }
 
  private:
   int edge() { return random_.pick({1, 3, 4, 15, 16, 17, 63, 64, 65, 130}); }
   int zero_point() { return random_.pick({-128, -3, 0, 127}); }
   DType dtype() const { return int8_ ? DType::kS8 : DType::kF32; }
+  bool integer() const { return int8_ || dynamic_; }
   std::string unique(const char* stem) { return concat(stem, tensors.size()); }
 
-  TensorDesc& tensor(const std::string& name, Kind kind, DType dtype, int channels) {
+  TensorDesc& tensor(const std::string& name, earmark::Kind kind, DType dtype, int channels) {
     TensorDesc& t = tensors.emplace_back();
     t.name = name;
     t.kind = kind;
@@ -138,7 +142,7 @@ class RandomPlan {
   void weights(OpDesc& o, const std::vector<int64_t>& shape, int depth, float spread) {
     const int channels = static_cast<int>(shape[0]);
     const float root = std::sqrt(static_cast<float>(depth));
-    if (int8_) {
+    if (integer()) {
       bytes(o, "weight", -127, shape);
     } else {
       array(o, "weight", reals(channels * depth, spread / root), shape);
@@ -150,7 +154,8 @@ class RandomPlan {
       rows.insert(rows.end(), values.begin(), values.end());
       ++count;
     };
-    if (int8_) row(spread / (6000 * root));
+    // A step that is found is about a fortieth.
+    if (integer()) row((dynamic_ ? 40 : 1) * spread / (6000 * root));
     row(spread / 2);
     if (random_.one_in(2)) {
       row(1);
@@ -161,14 +166,30 @@ class RandomPlan {
 
   Frames quantize(const Frames& x) {
     const Frames q = {unique("q"), x.channels, x.width, x.length};
-    tensor(q.name, Kind::kFrames, DType::kS8, q.channels).width = q.width;
+    tensor(q.name, earmark::Kind::kFrames, DType::kS8, q.channels).width = q.width;
     OpDesc& o = op("quantize_s8", "quantize_s8", x.name, q.name);
     array(o, "multiplier", reals(q.channels, 80, true));
     array(o, "offset", reals(q.channels, 40, true));
-    tensor(q.name + ".real", Kind::kFrames, DType::kF32, q.channels).width = q.width;
+    tensor(q.name + ".real", earmark::Kind::kFrames, DType::kF32, q.channels).width = q.width;
     array(op("dequantize_f32", "dequantize_f32", q.name, q.name + ".real"), "multiplier",
           reals(1, 1));
     return q;
+  }
+
+  // An int8 copy of a float32 tensor, and the vector of its quantization.
+  struct Found {
+    std::string copy, quantization;
+  };
+  Found find(const std::string& x) {
+    const auto source = std::find_if(tensors.begin(), tensors.end(),
+                                     [&](const TensorDesc& t) { return t.name == x; });
+    const TensorDesc like = *source;  // the list moves when it grows
+    const Found found = {unique("found"), unique("quantization")};
+    tensor(found.quantization, earmark::Kind::kVector, DType::kF32, kFoundSize);
+    op("range_f32", "range_f32", x, found.quantization);
+    tensor(found.copy, like.kind, DType::kS8, like.channels).width = like.width;
+    op("quantize_s8", "quantize_s8", x, found.copy).quantization = found.quantization;
+    return found;
   }
 
   // A vector of the recording, for gates and biases.
@@ -180,7 +201,7 @@ class RandomPlan {
 
   std::string stats(const Frames& x) {
     const std::string out = unique("stats");
-    tensor(out, Kind::kVector, DType::kF32, 2 * x.channels);
+    tensor(out, earmark::Kind::kVector, DType::kF32, 2 * x.channels);
     OpDesc& o = op(suffixed("stats"), suffixed("stats"), x.name, out);
     o.integers["std"] = {1};
     o.numbers["min_variance"] = 0.01;
@@ -192,19 +213,34 @@ class RandomPlan {
     int size = 0;
     for (const TensorDesc& t : tensors) size = t.name == in ? t.channels : size;
     if (int8_) {
-      tensor(in + ".s8", Kind::kVector, DType::kS8, size);
+      tensor(in + ".s8", earmark::Kind::kVector, DType::kS8, size);
       OpDesc& o = op("quantize_s8", "quantize_s8", in, in + ".s8");
       array(o, "multiplier", reals(size, 50, true));
       array(o, "offset", reals(size, 40, true));
       in += ".s8";
     }
-    tensor(out, Kind::kVector, DType::kF32, channels);
-    OpDesc& o = op(suffixed("dense"), int8_ ? "conv_acc_s8" : "conv_f32", in, out);
-    const bool table = int8_ && random_.one_in(2);
+    Found found;
+    if (dynamic_) {
+      if (random_.one_in(2)) {
+        tensor(in + ".alike", earmark::Kind::kVector, DType::kF32, size);
+        OpDesc& o = op("affine_f32", "affine_f32", in, in + ".alike");
+        array(o, "multiplier", reals(size, 1));
+        array(o, "offset", reals(size, 1));
+        in += ".alike";
+      }
+      found = find(in);
+      in = found.copy;
+    }
+    tensor(out, earmark::Kind::kVector, DType::kF32, channels);
+    OpDesc& o =
+        op(integer() ? "dense_s8" : "dense_f32", integer() ? "conv_acc_s8" : "conv_f32", in, out);
+    o.quantization = found.quantization;
+    const bool table = integer() && random_.one_in(2);
     weights(o, {channels, size}, size, table ? 100 : scale);
     if (table) array(o, "table", reals(256, scale));
-    if (!int8_ && random_.one_in(2)) o.words["activation"] = random_.one_in(2) ? "relu" : "sigmoid";
-    if (int8_) o.integers["relu"] = {random_.below(2)};
+    if (!integer() && random_.one_in(2))
+      o.words["activation"] = random_.one_in(2) ? "relu" : "sigmoid";
+    if (integer()) o.integers["relu"] = {random_.below(2)};
   }
 
   Geometry axis(int size, int kernel) {
@@ -215,16 +251,21 @@ class RandomPlan {
     return g;
   }
 
-  // Writes x through a convolution into the frames tensor `out`, or into channels of it.
+  // Writes x through a convolution into the frames tensor `out`, or into channels of it. A table of
+  // an integer layer makes int8.
   void conv(const Frames& x, const Frames& y, const Geometry& time, const Geometry& width,
             bool table) {
     const std::string bias = random_.one_in(4) ? context(x, y.channels, int8_ ? 40 : 1) : "";
-    const bool tanh = table && !int8_;
-    OpDesc& o = op(suffixed("conv"),
-                   table && int8_ ? "table_s8"
-                   : tanh         ? "tanh_f32"
-                                  : suffixed("conv"),
-                   x.name, y.name);
+    const bool tanh = table && !integer();
+    const Found found = dynamic_ ? find(x.name) : Found{x.name, ""};
+    OpDesc& o = op(integer() ? "conv_s8" : "conv_f32",
+                   tanh         ? "tanh_f32"
+                   : !integer() ? "conv_f32"
+                   : table      ? "table_s8"
+                   : dynamic_   ? "conv_s8_f32"
+                                : "conv_s8",
+                   found.copy, y.name);
+    o.quantization = found.quantization;
     o.bias = bias;
     o.integers = {{"kernel", {time.kernel, width.kernel}},
                   {"stride", {time.stride, width.stride}},
@@ -236,10 +277,10 @@ class RandomPlan {
     const int entries = random_.pick({2, 16, 256, 1024});
     weights(o, {y.channels, time.kernel, width.kernel, x.channels},
             time.kernel * width.kernel * x.channels,
-            !int8_  ? 1.0f
-            : table ? entries / 3.0f
-                    : 80.0f);
-    if (table && int8_) bytes(o, "table", -128, {entries});
+            table && integer() ? entries / 3.0f
+            : int8_            ? 80.0f
+                               : 1.0f);
+    if (table && integer()) bytes(o, "table", -128, {entries});
     if (tanh) o.words["activation"] = "tanh";
     if (int8_ && random_.one_in(2)) bytes(o, "input_zero", -128, {x.channels});
   }
@@ -252,23 +293,23 @@ class RandomPlan {
     Frames y = {unique("y"), 0, width.out(x.width), time.out(x.length)};
     const int parts[] = {edge(), edge()};
     y.channels = parts[0] + parts[1];
-    tensor(y.name, Kind::kFrames, dtype(), y.channels).width = y.width;
+    tensor(y.name, earmark::Kind::kFrames, dtype(), y.channels).width = y.width;
     const int first = random_.below(2);
     for (const int part : {first, 1 - first}) {
       const Frames view = {unique("part"), parts[part], y.width, y.length};
-      TensorDesc& t = tensor(view.name, Kind::kFrames, dtype(), view.channels);
+      TensorDesc& t = tensor(view.name, earmark::Kind::kFrames, dtype(), view.channels);
       t.width = view.width;
       t.of = y.name;
       t.offset = part == 0 ? 0 : parts[0];
-      conv(x, view, time, width, random_.one_in(3));
+      conv(x, view, time, width, !dynamic_ && random_.one_in(3));
     }
     if (random_.one_in(4)) return y;
     const Frames r = {unique("r"), y.channels, y.width, y.length};
-    tensor(r.name, Kind::kFrames, dtype(), r.channels).width = r.width;
+    tensor(r.name, earmark::Kind::kFrames, dtype(), r.channels).width = r.width;
     conv(x, r, time, width, false);
     const std::string gate = random_.one_in(2) ? context(y, y.channels, 1) : "";
     const Frames sum = {unique("sum"), y.channels, y.width, y.length};
-    TensorDesc& t = tensor(sum.name, Kind::kFrames, dtype(), sum.channels);
+    TensorDesc& t = tensor(sum.name, earmark::Kind::kFrames, dtype(), sum.channels);
     t.width = sum.width;
     if (random_.one_in(2)) t.of = y.name;  // in place
     OpDesc& o = op(suffixed("add"), suffixed("add"), y.name, sum.name);
@@ -294,7 +335,7 @@ class RandomPlan {
     const Frames y = {unique("max"), x.channels, width.out(x.width), time.out(x.length)};
     int zero = 0;
     for (const TensorDesc& t : tensors) zero = t.name == x.name ? t.zero_point : zero;
-    TensorDesc& t = tensor(y.name, Kind::kFrames, dtype(), y.channels);
+    TensorDesc& t = tensor(y.name, earmark::Kind::kFrames, dtype(), y.channels);
     t.width = y.width;
     t.zero_point = zero;
     OpDesc& o = op(suffixed("max_pool"), suffixed("max_pool"), x.name, y.name);
@@ -306,18 +347,22 @@ class RandomPlan {
 
   std::string attentive_pool(const Frames& x) {
     const Frames hidden = {unique("hidden"), edge(), 1, x.length};
-    tensor(hidden.name, Kind::kFrames, dtype(), hidden.channels);
+    tensor(hidden.name, earmark::Kind::kFrames, integer() ? DType::kS8 : DType::kF32,
+           hidden.channels);
     conv(x, hidden, {}, {}, true);
-    const int choice = int8_ ? random_.below(3) : 0;
+    const Found values = dynamic_ ? find(x.name) : Found{x.name, ""};
+    const int choice = integer() ? random_.below(3) : 0;
     const char* softmax = std::array{"exact", "pwl", "table"}[choice];
     const char* stem = std::array{"softmax_moments", "pwl_moments", "table_moments"}[choice];
     const std::string out = unique("pool");
-    tensor(out, Kind::kVector, DType::kF32, 2 * x.channels);
-    OpDesc& o = op(suffixed("attentive_pool"), suffixed(stem), hidden.name, out);
-    o.values = x.name;
+    tensor(out, earmark::Kind::kVector, DType::kF32, 2 * x.channels);
+    const char* suffix = integer() ? "_s8" : "_f32";
+    OpDesc& o = op(concat("attentive_pool", suffix), concat(stem, suffix), hidden.name, out);
+    o.values = values.copy;
+    o.values_quantization = values.quantization;
     o.numbers["min_variance"] = 0.01;
     const float root = std::sqrt(static_cast<float>(hidden.channels));
-    if (!int8_) {
+    if (!integer()) {
       array(o, "weight", reals(x.channels * hidden.channels, 3 / root),
             {x.channels, hidden.channels});
       array(o, "epilogue", reals(x.channels, 1), {1, x.channels});
@@ -327,7 +372,7 @@ class RandomPlan {
     std::vector<float> multiplier = reals(x.channels, 3 / (6000 * root), true);
     for (float& m : multiplier) m = std::max(std::fabs(m), 0x1p-126f);
     array(o, "multiplier", multiplier);
-    array(o, "value_multiplier", reals(x.channels, 0.02f));
+    if (!dynamic_) array(o, "value_multiplier", reals(x.channels, 0.02f));
     o.words["softmax"] = softmax;
     if (choice == 0) return out;
     array(o, "offset", reals(x.channels, 1));
@@ -352,7 +397,7 @@ class RandomPlan {
     return out;
   }
 
-  bool int8_;
+  bool int8_, dynamic_;
   Random random_;
   std::deque<std::vector<float>> floats_;
   std::deque<std::vector<int8_t>> bytes_;

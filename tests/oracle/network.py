@@ -158,6 +158,11 @@ def _quantize_s8(net: Network, op: Op) -> Array:
     return ops.quantize_s8(x, *constants, net.zero_point(op["out"]))
 
 
+def _affine_f32(net: Network, op: Op) -> Array:
+    x = net.read_f32(op["in"])
+    return ops.affine_f32(x, net.array(op, "multiplier"), net.array(op, "offset"))
+
+
 def _range_f32(net: Network, op: Op) -> Array:
     return ops.find_quantization(net.read_f32(op["in"]))
 
@@ -307,6 +312,7 @@ def _attentive_pool_f32(net: Network, op: Op) -> Array:
 RUNNERS: dict[str, Callable[[Network, Op], Array]] = {
     "quantize_s8": _quantize_s8,
     "dequantize_f32": _dequantize_f32,
+    "affine_f32": _affine_f32,
     "range_f32": _range_f32,
     "conv_s8": _conv_s8,
     "conv_f32": _conv_f32,

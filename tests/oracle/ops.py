@@ -80,6 +80,11 @@ def dequantize_f32(q: Array, multiplier: Array, zero_point: int) -> Array:
     return multiply(f32(q.astype(np.int64) - zero_point), multiplier)
 
 
+def affine_f32(x: Array, multiplier: Array, offset: Array) -> Array:
+    """Float32 vector -> float32 vector."""
+    return add(multiply(x, multiplier), offset)
+
+
 def find_quantization(x: Array) -> Array:
     """Scale, its inverse and the zero point that cover all of a float32 tensor and 0."""
     values = _f32_only(x)
@@ -456,7 +461,7 @@ def stats_exact(x: Array, *, std: bool = False, min_variance: float = 0.0) -> Ar
     """Float32 frames -> float32 mean, or mean and standard deviation; sums in the order of time."""
     values = _positions(_f32_only(x)).astype(np.float64)
     n = np.float64(len(values))
-    s1, s2 = (np.cumsum(v, axis=0)[-1] for v in (values, values * values))
+    s1, s2 = (0.0 + np.cumsum(v, axis=0)[-1] for v in (values, values * values))
     mean = f32(s1 / n)
     if not std:
         return mean

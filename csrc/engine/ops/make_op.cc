@@ -9,6 +9,7 @@ std::unique_ptr<Op> make_op(const Plan& plan, const OpDesc& desc, Isa isa) {
   static const std::map<std::string, Factory> factories = {
       {"quantize_s8", make_quantize_s8},
       {"dequantize_f32", make_dequantize_f32},
+      {"affine_f32", make_affine_f32},
       {"range_f32", make_range_f32},
       {"conv_s8", make_conv_s8},
       {"conv_f32", make_conv_f32},

@@ -12,6 +12,7 @@ using OpPtr = std::unique_ptr<Op>;
 
 OpPtr make_quantize_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_dequantize_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
+OpPtr make_affine_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_range_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_conv_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_conv_f32(const OpArgs& args, const OpDesc& desc, Isa isa);

@@ -1,4 +1,4 @@
-// quantize_s8 and dequantize_f32, on frames and on vectors.
+// quantize_s8 and dequantize_f32, on frames and on vectors; affine_f32, on vectors.
 #include "engine/ops/elementwise.h"
 #include "engine/ops/ops.h"
 
@@ -96,7 +96,32 @@ class DequantizeF32 final : public Convert {
   AlignedBuffer<float> multiplier_;
 };
 
+class AffineF32 final : public Op {
+ public:
+  AffineF32(const OpArgs& args, const OpDesc& desc)
+      : Op(desc), in_(&args.in(Kind::kVector, DType::kF32)) {
+    out = &args.tensor("out", desc.out, Kind::kVector, DType::kF32, in_->channels);
+    args.check(out != in_, "'", out->name, "' would overwrite itself");
+    vectors_in = {in_};
+    multiplier_ = args.floats("multiplier", in_->channels);
+    offset_ = args.floats("offset", in_->channels);
+  }
+
+  void run(Walk& walk, Range) const override {
+    walk.kernels->affine_f32(walk[*in_].vector<float>(), in_->channels, multiplier_.data(),
+                             offset_.data(), walk[*out].vector<float>());
+  }
+
+ private:
+  const Tensor* in_;
+  AlignedBuffer<float> multiplier_, offset_;
+};
+
 }  // namespace
+
+OpPtr make_affine_f32(const OpArgs& args, const OpDesc& desc, Isa) {
+  return std::make_unique<AffineF32>(args, desc);
+}
 
 OpPtr make_quantize_s8(const OpArgs& args, const OpDesc& desc, Isa) {
   return std::make_unique<QuantizeS8>(args, desc);

@@ -63,6 +63,8 @@ class QdqVariant:
     reduce_range: bool = False
 
 
+EARMARK_SCHEMES = ("int8", "int8-full", "dynamic", "fp32")
+
 QDQ_VARIANTS = {
     "u8s8": QdqVariant("QUInt8"),
     "u8s8-conv": QdqVariant("QUInt8", convolutions_only=True),
@@ -190,8 +192,10 @@ def _prepare(workload: Workload, models: Path, engines: list[str]) -> Reference:
                 _quantize_nncf(
                     models / "fp32.onnx", batches, overflow_fix, models / f"{variant}.xml"
                 )
-    if "earmark-int8" in engines:
-        earmark.quantize(network, calibration, scheme="int8").save(models / "int8.earmark")
+    for scheme in EARMARK_SCHEMES:
+        if f"earmark-{scheme}" in engines:
+            quantized = earmark.quantize(network, calibration, scheme=scheme)
+            quantized.save(models / f"{scheme}.earmark")
     return Reference(
         embedding=embedding,
         parameters=sum(parameter.numel() for parameter in network.parameters()),

@@ -14,7 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
-from earmark.bench.models import NNCF_VARIANTS, QDQ_VARIANTS, load_features, load_network
+from earmark.bench.models import (
+    EARMARK_SCHEMES,
+    NNCF_VARIANTS,
+    QDQ_VARIANTS,
+    load_features,
+    load_network,
+)
 from earmark.bench.timing import Array, Session
 
 Loader: TypeAlias = Callable[[Path, int], Session]
@@ -122,7 +128,7 @@ def _openvino(file: str, *packages: str) -> Engine:
 
 
 ENGINES: dict[str, Engine] = {
-    "earmark-int8": _earmark("int8.earmark"),
+    **{f"earmark-{scheme}": _earmark(f"{scheme}.earmark") for scheme in EARMARK_SCHEMES},
     "torch-fp32-eager": Engine((), partial(_torch_session, compiled=False)),
     "torch-fp32-compile": Engine((), partial(_torch_session, compiled=True)),
     "onnxruntime-fp32": _onnxruntime("fp32.onnx"),

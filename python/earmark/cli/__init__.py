@@ -24,6 +24,7 @@ from earmark.cli import (
     _eval,
     _info,
     _quantize,
+    _search,
     _sensitivity,
     _train,
     _verify,
@@ -41,6 +42,7 @@ _COMMANDS = (
     _classify,
     _quantize,
     _sensitivity,
+    _search,
     _train,
     _bench,
 )

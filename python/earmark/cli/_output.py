@@ -74,6 +74,56 @@ def speaker_network(args: argparse.Namespace) -> EcapaTdnn:
     return net
 
 
+def add_work(parser: argparse.ArgumentParser) -> None:
+    """Add what commands that run many precisions of a network have in common."""
+    parser.add_argument(
+        "--processes",
+        type=positive_int,
+        metavar="N",
+        default=None,
+        help="side by side, of one thread each (default: the physical cores)",
+    )
+    parser.add_argument(
+        "--ray",
+        action="store_true",
+        help="work on the Ray cluster of RAY_ADDRESS, or on one begun here (needs earmark[ray])",
+    )
+    parser.add_argument(
+        "--plot",
+        type=_plot,
+        metavar="FILE",
+        help="draw the result, .svg or .png (needs earmark[plots])",
+    )
+
+
+def _plot(path: str) -> str:
+    """argparse type: a file that can be drawn, said before hours of work."""
+    from importlib.util import find_spec
+
+    if Path(path).suffix not in (".svg", ".png"):
+        raise argparse.ArgumentTypeError(f"must end in .svg or .png, got {path!r}")
+    if find_spec("matplotlib") is None:
+        raise argparse.ArgumentTypeError("needs matplotlib: pip install 'earmark[plots]'")
+    return path
+
+
+def add_crops(parser: argparse.ArgumentParser, default: int) -> None:
+    """Add ``--crops``."""
+    parser.add_argument(
+        "--crops",
+        type=_count,
+        default=default,
+        metavar="N",
+        help="error rates are the mean over N draws of 2 s of each recording; 0: whole recordings "
+        f"(default: {default})",
+    )
+
+
+def _count(text: str) -> int:
+    """argparse type: an integer of at least 0."""
+    return 0 if text == "0" else positive_int(text)
+
+
 def positive_int(text: str) -> int:
     """argparse type: an integer of at least 1."""
     try:
@@ -137,6 +187,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in [list(header), *cells]
     ]
+
+
+def interval(change: Sequence[float]) -> str:
+    """The interval of a rate's change, in percent."""
+    return f"{100 * change[1]:+.3f} to {100 * change[2]:+.3f}"
 
 
 def progress(

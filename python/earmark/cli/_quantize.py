@@ -62,7 +62,8 @@ def add_parser(subparsers: Subparsers) -> None:
         default={},
         metavar="LAYER=P,...",
         help="layers of another precision, by name, leading part of a name, or all: int8, int4, "
-        "int3, int2 (weights of so many bits), dynamic, float16, fp32",
+        "int3, int2 (weights of so many bits), dynamic, float16, fp32; or the name of a preset: p1 "
+        "(the paper's, int8 but for SE-Res2Blocks 2 and 3)",
     )
     parser.add_argument(
         "--rounding",
@@ -126,15 +127,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def layer_precisions(text: str) -> dict[str, str]:
-    """argparse type: ``layer=precision,...``."""
+    """argparse type: ``layer=precision,...``, or presets in place of such entries."""
+    from earmark.quantization.precision import PRESETS
+
     precisions: dict[str, str] = {}
     for item in text.split(","):
         layer, equals, precision = item.partition("=")
-        if not (layer and equals and precision):
-            raise argparse.ArgumentTypeError(f"must be LAYER=PRECISION,..., got {item!r}")
-        if layer in precisions:
-            raise argparse.ArgumentTypeError(f"names layer {layer!r} twice")
-        precisions[layer] = precision
+        if not equals and layer in PRESETS:
+            entries = PRESETS[layer]
+        elif layer and equals and precision:
+            entries = {layer: precision}
+        else:
+            known = ", ".join(PRESETS)
+            raise argparse.ArgumentTypeError(
+                f"must be LAYER=PRECISION,... or a preset ({known}), got {item!r}"
+            )
+        if twice := sorted(precisions.keys() & entries.keys()):
+            raise argparse.ArgumentTypeError(f"names layer {twice[0]!r} twice")
+        precisions |= entries
     return precisions
 
 

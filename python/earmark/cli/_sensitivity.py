@@ -13,7 +13,10 @@ from earmark.cli._output import (
     CommandError,
     add_checkpoint,
     add_command,
-    positive_int,
+    add_crops,
+    add_work,
+    atomic_output,
+    interval,
     print_result,
     progress_callback,
     speaker_network,
@@ -35,12 +38,14 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_checkpoint(parser)
     parser.add_argument(
-        "--calibrate", metavar="DIR|LIST", help="recordings that set the ranges (float16: none)"
+        "--calibrate",
+        metavar="DIR|LIST",
+        help="recordings that set the ranges (dynamic and float16: none)",
     )
     add_trials(parser, required=True)
     parser.add_argument(
         "--precision",
-        choices=("int8", "int4", "int3", "int2", "float16"),
+        choices=("int8", "int4", "int3", "int2", "dynamic", "float16"),
         default="int8",
         help="that each layer gets (default: int8)",
     )
@@ -50,24 +55,20 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="each layer alone in float32, the others quantized",
     )
-    parser.add_argument(
-        "--processes",
-        type=positive_int,
-        metavar="N",
-        default=None,
-        help="side by side, of one thread each (default: the physical cores)",
-    )
+    add_crops(parser, 0)
+    add_work(parser)
     parser.add_argument("-o", "--output", metavar="DIR", help="folder that keeps each result")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print a table."""
     from earmark import _C
+    from earmark.quantization.precision import PRECISIONS
     from earmark.sensitivity import sensitivity
     from earmark.trials import read_recordings
 
     trials = read_both_classes(args.trials, args.root)
-    if args.precision != "float16" and not args.calibrate:
+    if PRECISIONS[args.precision].is_integer and not args.calibrate:
         raise CommandError(f"precision {args.precision} needs --calibrate")
     recordings = read_recordings(args.calibrate) if args.calibrate else []
     net = speaker_network(args)
@@ -81,8 +82,10 @@ def run(args: argparse.Namespace) -> int:
             trials,
             precision=args.precision,
             by_block=args.blocks,
+            crops=args.crops,
             all_but_one=args.all_but_one,
             processes=args.processes or _C.default_threads(),
+            ray=args.ray,
             folder=args.output,
             progress=progress,
             calibration_progress=calibration_progress,
@@ -92,8 +95,14 @@ def run(args: argparse.Namespace) -> int:
         "all_but_one": args.all_but_one,
         "trial_list": Path(args.trials).name,
         "trials": len(trials.labels),
+        "crops": args.crops,
         "rows": [asdict(row) for row in rows],
     }
+    if args.plot:
+        from earmark.plots import draw_sensitivity
+
+        with atomic_output(args.plot) as temporary:
+            draw_sensitivity(rows, temporary, Path(args.plot).suffix[1:])
     print_result(args, result, _lines(result))
     return 0
 
@@ -104,14 +113,25 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         f"{result['precision']} {what}: {result['trials']} trials of {result['trial_list']}; "
         "distances to float32, latency of 3 s on one thread"
     )
-    base = result["rows"][0]
     yield from table(
-        ["layer", "EER %", "change", "min DCF", "cosine", "worst", "SQNR dB", "size %", "ms"],
+        [
+            "layer",
+            "EER %",
+            "change",
+            "95 %",
+            "min DCF",
+            "cosine",
+            "worst",
+            "SQNR dB",
+            "size %",
+            "ms",
+        ],
         [
             [
                 row["unit"],
                 f"{100 * row['eer']:.3f}",
-                f"{100 * (row['eer'] - base['eer']):+.3f}",
+                f"{100 * row['eer_change'][0]:+.3f}",
+                interval(row["eer_change"]),
                 f"{row['min_dcf']:.4f}",
                 f"{row['cosine']:.6f}",
                 f"{row['worst_cosine']:.6f}",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from earmark.modelfile import Arrays
 
-__all__ = ["batchnorm", "stored_f32"]
+__all__ = ["batchnorm", "batchnorm_statistics", "stored_f32"]
 
 Array = NDArray[Any]
 
@@ -18,12 +18,20 @@ _BATCHNORM_EPS = 1e-5
 
 def batchnorm(state: Arrays, name: str) -> tuple[Array, Array]:
     """Gain and shift (channels,), float64, of the BatchNorm ``name`` in evaluation."""
-    weight, bias, mean, variance = (
-        np.asarray(state[f"{name}.{key}"], dtype=np.float32).astype(np.float64)
-        for key in ("weight", "bias", "running_mean", "running_var")
-    )
-    gain = weight / np.sqrt(variance + _BATCHNORM_EPS)
+    weight, bias = (_float64(state, f"{name}.{key}") for key in ("weight", "bias"))
+    mean, deviation = batchnorm_statistics(state, name)
+    gain = weight / deviation
     return gain, bias - mean * gain
+
+
+def batchnorm_statistics(state: Arrays, name: str) -> tuple[Array, Array]:
+    """Mean and standard deviation (channels,), float64, of what the BatchNorm saw in training."""
+    mean, variance = (_float64(state, f"{name}.{key}") for key in ("running_mean", "running_var"))
+    return mean, np.sqrt(variance + _BATCHNORM_EPS)
+
+
+def _float64(state: Arrays, key: str) -> Array:
+    return np.asarray(state[key], dtype=np.float32).astype(np.float64)
 
 
 def stored_f32(values: Array) -> Array:

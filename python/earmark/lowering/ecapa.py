@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.lowering.arrays import batchnorm, stored_f32
+from earmark.lowering.arrays import batchnorm, batchnorm_statistics, stored_f32
 from earmark.modelfile import Arrays
 from earmark.nn.config import EcapaConfig
 from earmark.plan import INPUT, OUTPUT, PlanBuilder
@@ -194,6 +194,7 @@ class _Lowering:
             softmax=self.softmax,
             min_variance=_MIN_VARIANCE,
         )
+        b.statistics[pooled] = batchnorm_statistics(self.state, "asp_bn.norm")
         gain, shift = (v.astype(np.float64) for v in self._batchnorm("asp_bn.norm"))
         weight = self._get("fc.conv.weight")[:, :, 0].astype(np.float64)
         offset = self._get("fc.conv.bias") + weight @ shift

@@ -83,7 +83,7 @@ class LoweredNetwork:
         self.net = net
         self.plan = lower(net, state)
         self.seen: Calibration | None = None
-        self._parameters = sum(
+        self.parameters = sum(
             array.size
             for key, array in state.items()
             if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
@@ -153,7 +153,7 @@ class LoweredNetwork:
             "sample_rate_hz": net.front_end.sample_rate_hz,
             "front_end": net.front_end.spec(),
             "config": asdict(net.config),
-            "parameters": self._parameters,
+            "parameters": self.parameters,
             "threshold": None,
             **net.description(),
             "measured": {},

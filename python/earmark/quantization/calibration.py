@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ class Calibration:
     vectors: dict[str, VectorRange] = field(default_factory=dict)
     moments: dict[str, Moments] = field(default_factory=dict)
     inputs: dict[str, InputMoments] = field(default_factory=dict)  # of layers, by name
+    rounded: dict[Hashable, Any] = field(default_factory=dict)  # weights, for further plans
 
     def range(self, tensor: str) -> tuple[float, float]:
         """Range of a frames tensor, widened to contain 0 so that 0 is exact in int8."""

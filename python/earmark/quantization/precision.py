@@ -1,10 +1,10 @@
-"""The precisions that a layer can have, by the names that commands and files use."""
+"""The precisions that a layer can have, and known choices of them, by the names in commands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PRECISIONS", "Precision"]
+__all__ = ["PRECISIONS", "PRESETS", "Precision"]
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,9 @@ PRECISIONS = {
         Precision("fp32", 32, False),
     )
 }
+
+PRESETS = {
+    # Paper P1, Table 2: all INT8 but SE-Res2Blocks 2 and 3.
+    "p1": {"all": "int8", "blocks.2": "fp32", "blocks.3": "fp32"},
+}
+"""Choices of precisions that have a name, as ``quantize`` takes them."""

@@ -342,6 +342,22 @@ class _Quantizer:
         wide = multiplier.astype(np.float64)
         return out, 1 / wide, -offset / wide
 
+    def _normalised(self, op: JSON) -> tuple[str, Array, Array]:
+        """An op's input vector, its channels made alike where the network knows their statistics.
+
+        One range for all channels then suits each. Returns its name, scale and centre.
+        """
+        name = self._declare(op["in"])
+        size = self.source.tensors[name]["channels"]
+        if name not in self.source.statistics:
+            return name, np.ones(size), np.zeros(size)
+        mean, deviation = self.source.statistics[name]
+        out = self.builder.tensor(f"{op['name']}.in.normalised", "vector", "f32", size)
+        affine = _stored({"multiplier": 1 / deviation, "offset": -mean / deviation})
+        self.builder.op("affine_f32", f"{op['name']}.in.normalise", affine, **{"in": name}, out=out)
+        wide = affine["multiplier"].astype(np.float64)
+        return out, 1 / wide, -affine["offset"] / wide
+
     # --- ops
 
     def _conv_s8(self, op: JSON) -> None:
@@ -423,9 +439,14 @@ class _Quantizer:
         self._integer_dense(op, x, weight, scale, moved + lost)
 
     def _dense_dynamic(self, op: JSON) -> None:
-        x, found = self._read_dynamic(op, "in")
-        weight, scale, lost = self._weights(op, self._arrays(op)["weight"], x.scale)
-        self._integer_dense(op, x.name, weight, scale, lost, quantization=found)
+        source, x_scale, centre = self._normalised(op)
+        copy = self.found.read(source, f"{op['name']}.in")
+        stored = self._arrays(op)["weight"]
+        weight, scale, lost = self._weights(op, stored, x_scale, centre)
+        moved = stored.astype(np.float64) @ centre
+        self._integer_dense(
+            op, copy.name, weight, scale, moved + lost, quantization=copy.quantization
+        )
 
     def _integer_dense(
         self, op: JSON, x: str, weight: Array, scale: Array, moved: Array, **attributes: str | None
@@ -514,15 +535,21 @@ class _Quantizer:
         """
         bits = self.precision[op["name"]].weight_bits
         wide = weight * scale.astype(np.float64)
-        moments = self.calibration.inputs.get(op["name"])
+        moments = self.calibration.inputs.get(op["name"]) if bits < 8 else None
         if moments is None:
             return (*quantize_weights(wide, bits), np.zeros(len(weight)))
-        taps = weight[0].size // len(scale)
-        seen = moments.scaled(np.tile(scale.astype(np.float64), taps))
-        integers, steps = quantize_weights(wide, bits, seen)
-        error = (wide - integers * _columns(steps, wide)).reshape(len(wide), -1)
-        mean = seen.mean() - np.tile(centre / scale.astype(np.float64), taps)
-        return integers, steps, error @ mean
+        # Compensation is slow, and the plans of a search share most layers.
+        key = op["name"], bits, scale.tobytes(), np.asarray(centre).tobytes()
+        known = self.calibration.rounded
+        if key not in known:
+            taps = weight[0].size // len(scale)
+            seen = moments.scaled(np.tile(scale.astype(np.float64), taps))
+            integers, steps = quantize_weights(wide, bits, seen)
+            error = (wide - integers * _columns(steps, wide)).reshape(len(wide), -1)
+            mean = seen.mean() - np.tile(centre / scale.astype(np.float64), taps)
+            known[key] = integers, steps, error @ mean
+        integers, steps, lost = known[key]
+        return integers, steps, lost
 
     def _add_to_vector(self, name: str, values: Array) -> None:
         """To the offset of the dense layer that wrote a vector."""
