@@ -59,8 +59,16 @@ ORT_INT8 = {
     "ONNX Runtime int8 (u8s8, convolutions)": "u8s8-conv",
     "ONNX Runtime int8 (u8s8, convolutions, 7 bits)": "u8s8-conv-7bit",
 }
+EARMARK = {f"earmark {scheme}": scheme for scheme in SCHEMES}
 LITERT = {f"LiteRT {scheme}": f"litert/{scheme}.tflite" for scheme in SCHEMES}
 RATES = ("precision", "recall", "f1", "accuracy")
+FILES = {
+    TORCH: CHECKPOINT,
+    **{name: f"{scheme}.earmark" for name, scheme in EARMARK.items()},
+    ORT_FP32: "fp32.onnx",
+    **{name: f"{stem}.onnx" for name, stem in ORT_INT8.items()},
+    **LITERT,
+}
 # Training clips for calibration: every eighth, three of each class.
 CALIBRATION_STEP = 8
 
@@ -95,9 +103,7 @@ def main() -> None:
             "environment": environment(),
             "clips": len(clips),
             "rates": rates(clips, predicted),
-            "bytes": {
-                name: (models / file).stat().st_size for name, file in files(predicted).items()
-            },
+            "bytes": {name: (models / FILES[name]).stat().st_size for name in predicted},
             "threads": {
                 threads: times(models, list(predicted), threads, args.rounds)
                 for threads in args.threads
@@ -112,105 +118,86 @@ def main() -> None:
 def fold_labels(
     fold: int, clips: list[Clip], trained: Path, models: Path, litert: str | None
 ) -> dict[str, dict[str, str]]:
-    """As ``classify_fold``, or what it found of the same network before."""
+    """The label of each clip of a fold, by engine; their files are written to ``models``.
+
+    What was found of the same network before is kept.
+    """
     kept, copy = models / "labels.json", models / CHECKPOINT
+    labels: dict[str, dict[str, str]] = {}
     if kept.is_file() and copy.read_bytes() == trained.read_bytes():
-        labels: dict[str, dict[str, str]] = json.loads(kept.read_text())
-        return labels
+        labels = json.loads(kept.read_text())
     copy.write_bytes(trained.read_bytes())
-    labels = classify_fold(fold, clips, trained, models, litert)
-    kept.write_text(json.dumps(labels))
-    return labels
-
-
-def classify_fold(
-    fold: int, clips: list[Clip], trained: Path, models: Path, litert: str | None
-) -> dict[str, dict[str, str]]:
-    """The label of each clip of a fold, by engine; their files are written to ``models``."""
     net = load_checkpoint(trained, "sound-resnet")
     assert isinstance(net, SoundResNet)
     tested = [clip for clip in clips if clip.fold == fold]
     calibration = [clip.path for clip in clips if clip.fold != fold][::CALIBRATION_STEP]
     windows = {clip.name: features(net, clip.path) for clip in tested}
-    labels: dict[str, dict[str, str]] = {TORCH: torch_labels(net, windows)}
-    for scheme in SCHEMES:
-        path = models / f"{scheme}.earmark"
-        # Those that need no calibration do not look at it.
-        earmark.quantize(net, calibration, scheme=scheme).save(path)
-        sounds = earmark.Classifier(path).classify([clip.path for clip in tested])
-        found = zip(tested, sounds, strict=True)
-        labels[f"earmark {scheme}"] = {clip.name: heard.label for clip, heard in found}
-    one = next(iter(windows.values()))[:1]
-    np.save(models / "features.npy", one)
     calibrated = np.concatenate([features(net, path) for path in calibration])
+    np.save(models / "features.npy", next(iter(windows.values()))[:1])
+    np.save(models / "calibration.npy", calibrated)
+    for name in engines(litert):
+        if name not in labels:
+            make_file(name, net, models, calibration, litert)
+            labels[name] = labels_of(name, net, models, windows)
+            kept.write_text(json.dumps(labels))
+    return {name: labels[name] for name in engines(litert)}
+
+
+def engines(litert: str | None) -> Iterator[str]:
+    """What can run here; stderr says what cannot."""
+    yield TORCH
+    yield from EARMARK
     if find_spec("onnxruntime") is None:
         print("ONNX Runtime is left out: not installed", file=sys.stderr)
     else:
-        labels |= onnx_fold(net, models, one, calibrated, windows)
+        yield from (ORT_FP32, *ORT_INT8)
     if litert is None:
         print("LiteRT is left out: no --litert", file=sys.stderr)
     else:
-        labels |= litert_fold(net, models, litert, calibrated, windows)
-    return labels
+        yield from LITERT
 
 
-def onnx_fold(
-    net: SoundResNet, models: Path, one: Array, calibrated: Array, windows: dict[str, Array]
-) -> dict[str, dict[str, str]]:
-    """ONNX Runtime's labels; writes its files."""
-    with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
-        expected = net(torch.from_numpy(one)).numpy()
-        export_onnx(net, torch.from_numpy(one), expected, models / "fp32.onnx")
-        for variant in ORT_INT8.values():
-            path = models / f"{variant}.onnx"
-            batches = [row[None] for row in calibrated]
-            quantize_onnx(models / "fp32.onnx", batches, QDQ_VARIANTS[variant], path)
-    return {
-        name: onnx_labels(net, models / f"{stem}.onnx", windows)
-        for name, stem in {ORT_FP32: "fp32", **ORT_INT8}.items()
-    }
-
-
-def litert_fold(
-    net: SoundResNet, models: Path, litert: str, calibrated: Array, windows: dict[str, Array]
-) -> dict[str, dict[str, str]]:
-    """LiteRT's labels; its files are converted unless they are there."""
-    folder = models / "litert"
-    if not (folder / "int8.tflite").is_file():
-        folder.mkdir(exist_ok=True)
-        np.save(models / "calibration.npy", calibrated)
+def make_file(
+    name: str, net: SoundResNet, models: Path, calibration: list[Path], litert: str | None
+) -> None:
+    """Write the file of an engine; LiteRT's are made all together."""
+    path = models / FILES[name]
+    if name in EARMARK:
+        # Schemes that need no calibration do not look at it.
+        earmark.quantize(net, calibration, scheme=EARMARK[name]).save(path)
+    elif name == ORT_FP32:
+        one = torch.from_numpy(np.load(models / "features.npy"))
+        with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
+            export_onnx(net, one, net(one).numpy(), path)
+    elif name in ORT_INT8:
+        batches = [row[None] for row in np.load(models / "calibration.npy")]
+        with contextlib.redirect_stdout(sys.stderr):
+            quantize_onnx(models / FILES[ORT_FP32], batches, QDQ_VARIANTS[ORT_INT8[name]], path)
+    elif name in LITERT and not path.is_file():
+        path.parent.mkdir(exist_ok=True)
         script = Path(__file__).with_name("_litert.py")
-        command = [litert, script, "--checkpoint", models / CHECKPOINT, "-o", folder]
+        command = [litert, script, "--checkpoint", models / CHECKPOINT, "-o", path.parent]
         command += ["--calibration", models / "calibration.npy"]
         subprocess.run([str(word) for word in command], check=True, stdout=sys.stderr)
-    return {name: litert_labels(net, models / file, windows) for name, file in LITERT.items()}
+
+
+def labels_of(
+    name: str, net: SoundResNet, models: Path, windows: dict[str, Array]
+) -> dict[str, str]:
+    """The label of each clip (windows, frames, n_mels), pooled as ``Classifier`` does."""
+    scores = scores_by(models / FILES[name], 1)
+    return {
+        clip: Sounds.of_scores(
+            net.labels, np.concatenate([scores(x[None]) for x in rows]), 1.0
+        ).label
+        for clip, rows in windows.items()
+    }
 
 
 def features(net: SoundResNet, path: Path) -> Array:
     """(windows, frames, n_mels) of a recording."""
     samples = read_audio(path, target_rate=net.front_end.sample_rate_hz).samples
     return np.stack([net.front_end(piece) for piece in net.pieces(samples)])
-
-
-def torch_labels(net: SoundResNet, windows: dict[str, Array]) -> dict[str, str]:
-    with torch.inference_mode():
-        return label_each(net, windows, lambda x: net(torch.from_numpy(x)).numpy())
-
-
-def onnx_labels(net: SoundResNet, path: Path, windows: dict[str, Array]) -> dict[str, str]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def scores(x: Array) -> Array:
-        return np.concatenate([session.run(None, {"features": row[None]})[0] for row in x])
-
-    return label_each(net, windows, scores)
-
-
-def litert_labels(net: SoundResNet, path: Path, windows: dict[str, Array]) -> dict[str, str]:
-    run = litert_call(path, 1)
-    return label_each(net, windows, lambda x: np.concatenate([run(row[None]) for row in x]))
 
 
 def litert_call(path: Path, threads: int) -> Callable[[Array], Array]:
@@ -236,16 +223,6 @@ def litert_call(path: Path, threads: int) -> Callable[[Array], Array]:
     return run
 
 
-def label_each(
-    net: SoundResNet, windows: dict[str, Array], scores: Callable[[Array], Array]
-) -> dict[str, str]:
-    """Pooled as ``Classifier`` does."""
-    return {
-        name: Sounds.of_scores(net.labels, scores(rows), 1.0).label
-        for name, rows in windows.items()
-    }
-
-
 def rates(clips: list[Clip], predicted: dict[str, dict[str, str]]) -> dict[str, dict[str, float]]:
     """Rates over all clips, and the share of clips whose label is that of torch."""
     names = sorted({clip.label for clip in clips})
@@ -260,23 +237,9 @@ def rates(clips: list[Clip], predicted: dict[str, dict[str, str]]) -> dict[str, 
     return result
 
 
-def files(names: Any) -> dict[str, str]:
-    """The file of each engine."""
-    known = {
-        TORCH: CHECKPOINT,
-        **{f"earmark {scheme}": f"{scheme}.earmark" for scheme in SCHEMES},
-        ORT_FP32: "fp32.onnx",
-        **{name: f"{stem}.onnx" for name, stem in ORT_INT8.items()},
-        **LITERT,
-    }
-    return {name: known[name] for name in names}
-
-
 def times(models: Path, names: list[str], threads: int, rounds: int) -> dict[str, dict[str, Any]]:
     """Milliseconds of one window, by engine."""
-    workers = [
-        Worker(name, partial(session, file, models, threads)) for name, file in files(names).items()
-    ]
+    workers = [Worker(name, partial(session, models / FILES[name], threads)) for name in names]
     measured = interleave(workers, progress(rounds, threads), calls=5)
     for worker in workers:
         worker.close()
@@ -287,28 +250,36 @@ def progress(rounds: int, threads: int) -> Iterator[int]:
     yield from tqdm(range(rounds), f"rounds, {threads} threads", disable=None)
 
 
-def session(file: str, models: Path, threads: int) -> Session:
+def session(path: Path, threads: int) -> Session:
     """An engine on one window, in a worker."""
-    window = np.load(models / "features.npy")
-    path = models / file
-    if path.suffix == ".onnx":
-        return onnxruntime_session(path, threads, window)
+    folder = path.parent.parent if path.suffix == ".tflite" else path.parent
+    window = np.load(folder / "features.npy")
+    scores = scores_by(path, threads)
+    return Session(lambda: scores(window))
+
+
+def scores_by(path: Path, threads: int) -> Callable[[Array], Array]:
+    """The engine of a file: from features (1, frames, n_mels) to scores (1, classes)."""
     if path.suffix == ".earmark":
-        model = earmark.Classifier(path, threads=threads)
-        return Session(lambda: model.scores(window), {"isa": model.isa})
+        return earmark.Classifier(path, threads=threads).scores
+    if path.suffix == ".onnx":
+        return onnx_call(path, threads)
     if path.suffix == ".tflite":
-        run_window = litert_call(path, threads)
-        return Session(lambda: run_window(window))
+        return litert_call(path, threads)
     torch.set_num_threads(threads)
     net = load_checkpoint(path)
-    tensor = torch.from_numpy(window)
 
-    def run() -> Array:
+    def run(x: Array) -> Array:
         with torch.inference_mode():
-            scores: Array = net(tensor).numpy()
+            scores: Array = net(torch.from_numpy(x)).numpy()
         return scores
 
-    return Session(run)
+    return run
+
+
+def onnx_call(path: Path, threads: int) -> Callable[[Array], Array]:
+    session = onnxruntime_session(path, threads)
+    return lambda x: session.run(None, {"features": x})[0]
 
 
 def report(result: dict[str, Any]) -> str:
