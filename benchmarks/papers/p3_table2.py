@@ -411,8 +411,9 @@ macro-averaged over the classes. Windows of 2 s, one each 1.6 s, the mean of the
 Ranges of activations come from every eighth training clip.
 
 Times are of one window, features in and scores out: the fastest call / the median (quartiles);
-{machine}, all engines interleaved in one run in processes of their own (load average {load}). ONNX Runtime's
-INT8 is its static quantization (QDQ, per channel) with the same clips.
+{machine}, all engines interleaved in one run in processes of their own (load average {load}).
+ONNX Runtime's INT8 is its static quantization (QDQ, per channel), LiteRT's schemes are those of
+ai-edge-quantizer, both with the same clips. LiteRT is what TensorFlow Lite is called now.
 
 {table}
 
