@@ -361,9 +361,6 @@ def report(result: dict[str, Any]) -> str:
                 row.append(" / ".join(f"{ratio:.2f}" for ratio in ratios))
             change = rates_by_name[f"earmark {scheme}"]["f1"] - fp32
             claims.append([*row, f"{change:+.4f}"])
-    peers = [
-        name.replace("ONNX Runtime", "x ONNX Runtime") for name in ORT_INT8 if name in times_of
-    ]
     return _TEXT.format(
         clips=result["clips"],
         machine=f"{head['cpu']['model']} ({', '.join(head['cpu']['isa'])})",
