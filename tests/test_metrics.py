@@ -2,13 +2,14 @@
 
 import itertools
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earmark.metrics import cosine_score, eer, eer_threshold, min_dcf
+from earmark.metrics import classification_rates, cosine_score, eer, eer_threshold, min_dcf
 
 Rates = list[tuple[float, Fraction, Fraction]]
 
@@ -184,3 +185,41 @@ def test_cosine_score_ignores_scale_and_stays_in_range() -> None:
 def test_cosine_score_refuses_what_has_no_direction(a, b, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         cosine_score(a, b)
+
+
+# --- classifications
+
+
+def test_classification_rates_by_hand() -> None:
+    #            predicted 0  1  2
+    # actual 0             2  1  0
+    #        1             0  1  0
+    #        2             1  0  0
+    rates = classification_rates([0, 0, 0, 1, 2], [0, 0, 1, 1, 0], 3)
+    assert rates["precision"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert rates["recall"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert rates["f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    assert rates["accuracy"] == pytest.approx(3 / 5)
+
+
+def test_classes_that_are_not_there_count_in_no_average() -> None:
+    rates = classification_rates([1, 1, 3], [1, 0, 3], 5)
+    assert rates["recall"] == pytest.approx(3 / 4)
+    assert rates["precision"] == pytest.approx(1)
+    assert classification_rates([0], [0], 1) == dict.fromkeys(rates, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("actual", "predicted", "message"),
+    [
+        ([], [], "expected"),
+        ([0], [0, 1], "expected"),
+        ([[0]], [[0]], "expected"),
+        ([0, 3], [0, 1], "actual: class numbers must be whole, from 0 to 2"),
+        ([0, 1], [-1, 1], "predicted"),
+        ([0.0], [0.0], "actual"),
+    ],
+)
+def test_bad_classifications(actual: Any, predicted: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        classification_rates(actual, predicted, 3)

@@ -417,6 +417,6 @@ def test_quantize_command(
     info = earmark.load(target).info()
     assert info["labels"] == list(LABELS)
     trials = tmp_path / "trials.txt"
-    trials.write_text("1 a a\n0 a b\n")
+    trials.write_text("1 siren/0.flac siren/1.flac\n0 siren/0.flac clicks/0.flac\n")
     assert main([*argv[:-1], "--trials", str(trials), "--root", str(clips)]) == 2
     assert "is a sound-resnet, this command takes ECAPA-TDNNs" in capsys.readouterr().err

@@ -1,7 +1,10 @@
 """P3, Table 2: a sound-recognition ResNet-50 under several quantization schemes.
 
     python benchmarks/recipes/sound_folds.py --data sounds/ -o runs/
-    python benchmarks/papers/p3_table2.py --data sounds/ --runs runs/
+    python benchmarks/papers/p3_table2.py --data sounds/ --runs runs/ [--litert PYTHON]
+
+``--litert``: an interpreter of another environment, with litert-torch and ai-edge-quantizer, which
+converts for LiteRT (TensorFlow Lite's new name); this script then needs ai-edge-litert.
 
 Every clip is classified by the network of the fold that it was left out of; the rates are over all
 folds' clips together. Ranges come from training clips of the same fold. Times are of one window,
@@ -13,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import earmark
 from _results import environment, write_json
+from earmark import _C
 from earmark.audio import read_audio
 from earmark.bench.models import QDQ_VARIANTS, export_onnx, quantize_onnx
 from earmark.bench.peers import onnxruntime_session
@@ -53,11 +59,19 @@ ORT_INT8 = {
     "ONNX Runtime int8 (u8s8)": "u8s8",
     "ONNX Runtime int8 (u8s8, convolutions)": "u8s8-conv",
     "ONNX Runtime int8 (u8s8, convolutions, 7 bits)": "u8s8-conv-7bit",
-    "ONNX Runtime int8 (s8s8)": "s8s8",
 }
+EARMARK = {f"earmark {scheme}": scheme for scheme in SCHEMES}
+LITERT = {f"LiteRT {scheme}": f"litert/{scheme}.tflite" for scheme in SCHEMES}
 RATES = ("precision", "recall", "f1", "accuracy")
-# Training clips for calibration: every fifth, 6 or 7 of each class.
-CALIBRATION_STEP = 5
+FILES = {
+    TORCH: CHECKPOINT,
+    **{name: f"{scheme}.earmark" for name, scheme in EARMARK.items()},
+    ORT_FP32: "fp32.onnx",
+    **{name: f"{stem}.onnx" for name, stem in ORT_INT8.items()},
+    **LITERT,
+}
+# Training clips for calibration: every eighth, three of each class.
+CALIBRATION_STEP = 8
 
 
 def main() -> None:
@@ -65,32 +79,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with meta.csv")
     parser.add_argument("--runs", type=Path, required=True, help="of recipes/sound_folds.py")
+    parser.add_argument("--only", type=int, metavar="FOLD", help="classify this fold and stop")
+    parser.add_argument("--litert", metavar="PYTHON", help="converts for LiteRT")
+    parser.add_argument("--models", type=Path, help="keep and reuse the files of all engines here")
     parser.add_argument("--rounds", type=int, default=30, help="(%(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(1 2)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     clips = read_clips(args.data / "meta.csv")
-    folds = sorted({clip.fold for clip in clips})
+    folds = [args.only] if args.only is not None else sorted({clip.fold for clip in clips})
     predicted: dict[str, dict[str, str]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.models or Path(temporary)
         for fold in tqdm(folds, "folds", disable=None):
-            models = Path(folder, str(fold))
-            models.mkdir()
+            models = folder / f"fold-{fold}"
+            models.mkdir(parents=True, exist_ok=True)
             trained = args.runs / f"fold-{fold}" / "model.safetensors"
-            for name, by_clip in classify_fold(fold, clips, trained, models).items():
+            for name, by_clip in fold_labels(fold, clips, trained, models, args.litert).items():
                 predicted.setdefault(name, {}).update(by_clip)
-        models = Path(folder, str(folds[0]))
+        if args.only is not None:
+            return
+        models = folder / f"fold-{folds[0]}"
         result: dict[str, Any] = {
             "environment": environment(),
             "clips": len(clips),
             "rates": rates(clips, predicted),
-            "bytes": {
-                name: (models / file).stat().st_size for name, file in files(predicted).items()
-            },
+            "bytes": {name: (models / FILES[name]).stat().st_size for name in predicted},
             "threads": {
                 threads: times(models, list(predicted), threads, args.rounds)
                 for threads in args.threads
             },
+            "peaks": _C.measure_peaks(_C.default_isa()),
+            "ops": {scheme: op_times(models / f"{scheme}.earmark") for scheme in ("fp32", "int8")},
         }
     write_json("p3-table2", result)
     DOCS.mkdir(parents=True, exist_ok=True)
@@ -98,39 +118,83 @@ def main() -> None:
     plot(result)
 
 
-def classify_fold(
-    fold: int, clips: list[Clip], trained: Path, models: Path
+def fold_labels(
+    fold: int, clips: list[Clip], trained: Path, models: Path, litert: str | None
 ) -> dict[str, dict[str, str]]:
-    """The label of each clip of a fold, by engine; their files are written to ``models``."""
+    """The label of each clip of a fold, by engine; their files are written to ``models``.
+
+    What was found of the same network before is kept.
+    """
+    kept, copy = models / "labels.json", models / CHECKPOINT
+    labels: dict[str, dict[str, str]] = {}
+    if kept.is_file() and copy.read_bytes() == trained.read_bytes():
+        labels = json.loads(kept.read_text())
+    copy.write_bytes(trained.read_bytes())
     net = load_checkpoint(trained, "sound-resnet")
     assert isinstance(net, SoundResNet)
     tested = [clip for clip in clips if clip.fold == fold]
     calibration = [clip.path for clip in clips if clip.fold != fold][::CALIBRATION_STEP]
     windows = {clip.name: features(net, clip.path) for clip in tested}
-    labels: dict[str, dict[str, str]] = {TORCH: torch_labels(net, windows)}
-    (models / CHECKPOINT).write_bytes(trained.read_bytes())
-    for scheme in SCHEMES:
-        path = models / f"{scheme}.earmark"
-        # Those that need no calibration do not look at it.
-        earmark.quantize(net, calibration, scheme=scheme).save(path)
-        sounds = earmark.Classifier(path).classify([clip.path for clip in tested])
-        found = zip(tested, sounds, strict=True)
-        labels[f"earmark {scheme}"] = {clip.name: heard.label for clip, heard in found}
+    calibrated = np.concatenate([features(net, path) for path in calibration])
+    np.save(models / "features.npy", next(iter(windows.values()))[:1])
+    np.save(models / "calibration.npy", calibrated)
+    for name in engines(litert):
+        if name not in labels:
+            make_file(name, net, models, calibration, litert)
+            labels[name] = labels_of(name, net, models, windows)
+            kept.write_text(json.dumps(labels))
+    return {name: labels[name] for name in engines(litert)}
+
+
+def engines(litert: str | None) -> Iterator[str]:
+    """What can run here; stderr says what cannot."""
+    yield TORCH
+    yield from EARMARK
     if find_spec("onnxruntime") is None:
         print("ONNX Runtime is left out: not installed", file=sys.stderr)
-        return labels
-    one = next(iter(windows.values()))[:1]
-    np.save(models / "features.npy", one)
-    batches = [row[None] for path in calibration for row in features(net, path)]
-    with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
-        expected = net(torch.from_numpy(one)).numpy()
-        export_onnx(net, torch.from_numpy(one), expected, models / "fp32.onnx")
-        for variant in ORT_INT8.values():
-            path = models / f"{variant}.onnx"
-            quantize_onnx(models / "fp32.onnx", batches, QDQ_VARIANTS[variant], path)
-    for name, stem in {ORT_FP32: "fp32", **ORT_INT8}.items():
-        labels[name] = onnx_labels(net, models / f"{stem}.onnx", windows)
-    return labels
+    else:
+        yield from (ORT_FP32, *ORT_INT8)
+    if litert is None:
+        print("LiteRT is left out: no --litert", file=sys.stderr)
+    else:
+        yield from LITERT
+
+
+def make_file(
+    name: str, net: SoundResNet, models: Path, calibration: list[Path], litert: str | None
+) -> None:
+    """Write the file of an engine; LiteRT's are made all together."""
+    path = models / FILES[name]
+    if name in EARMARK:
+        # Schemes that need no calibration do not look at it.
+        earmark.quantize(net, calibration, scheme=EARMARK[name]).save(path)
+    elif name == ORT_FP32:
+        one = torch.from_numpy(np.load(models / "features.npy"))
+        with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
+            export_onnx(net, one, net(one).numpy(), path)
+    elif name in ORT_INT8:
+        batches = [row[None] for row in np.load(models / "calibration.npy")]
+        with contextlib.redirect_stdout(sys.stderr):
+            quantize_onnx(models / FILES[ORT_FP32], batches, QDQ_VARIANTS[ORT_INT8[name]], path)
+    elif name in LITERT and not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        script = Path(__file__).with_name("_litert.py")
+        command = [litert, script, "--checkpoint", models / CHECKPOINT, "-o", path.parent]
+        command += ["--calibration", models / "calibration.npy"]
+        subprocess.run([str(word) for word in command], check=True, stdout=sys.stderr)
+
+
+def labels_of(
+    name: str, net: SoundResNet, models: Path, windows: dict[str, Array]
+) -> dict[str, str]:
+    """The label of each clip (windows, frames, n_mels), pooled as ``Classifier`` does."""
+    scores = scores_by(models / FILES[name], 1)
+    return {
+        clip: Sounds.of_scores(
+            net.labels, np.concatenate([scores(x[None]) for x in rows]), 1.0
+        ).label
+        for clip, rows in windows.items()
+    }
 
 
 def features(net: SoundResNet, path: Path) -> Array:
@@ -139,30 +203,27 @@ def features(net: SoundResNet, path: Path) -> Array:
     return np.stack([net.front_end(piece) for piece in net.pieces(samples)])
 
 
-def torch_labels(net: SoundResNet, windows: dict[str, Array]) -> dict[str, str]:
-    with torch.inference_mode():
-        return label_each(net, windows, lambda x: net(torch.from_numpy(x)).numpy())
+def litert_call(path: Path, threads: int) -> Callable[[Array], Array]:
+    """From features (1, frames, n_mels) to scores; integer ends are quantized here."""
+    from ai_edge_litert.interpreter import Interpreter
 
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
 
-def onnx_labels(net: SoundResNet, path: Path, windows: dict[str, Array]) -> dict[str, str]:
-    import onnxruntime
+    def run(x: Array) -> Array:
+        if source["dtype"] == np.int8:
+            scale, zero = source["quantization"]
+            x = np.clip(np.rint(x / scale) + zero, -128, 127).astype(np.int8)
+        interpreter.set_tensor(source["index"], x)
+        interpreter.invoke()
+        scores: Array = interpreter.get_tensor(target["index"])
+        if target["dtype"] == np.int8:
+            scale, zero = target["quantization"]
+            scores = np.float32(scale) * (scores.astype(np.float32) - zero)
+        return scores
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def scores(x: Array) -> Array:
-        return np.concatenate([session.run(None, {"features": row[None]})[0] for row in x])
-
-    return label_each(net, windows, scores)
-
-
-def label_each(
-    net: SoundResNet, windows: dict[str, Array], scores: Callable[[Array], Array]
-) -> dict[str, str]:
-    """Pooled as ``Classifier`` does."""
-    return {
-        name: Sounds.of_scores(net.labels, scores(rows), 1.0).label
-        for name, rows in windows.items()
-    }
+    return run
 
 
 def rates(clips: list[Clip], predicted: dict[str, dict[str, str]]) -> dict[str, dict[str, float]]:
@@ -179,22 +240,9 @@ def rates(clips: list[Clip], predicted: dict[str, dict[str, str]]) -> dict[str, 
     return result
 
 
-def files(names: Any) -> dict[str, str]:
-    """The file of each engine."""
-    known = {
-        TORCH: CHECKPOINT,
-        **{f"earmark {scheme}": f"{scheme}.earmark" for scheme in SCHEMES},
-        ORT_FP32: "fp32.onnx",
-        **{name: f"{stem}.onnx" for name, stem in ORT_INT8.items()},
-    }
-    return {name: known[name] for name in names}
-
-
 def times(models: Path, names: list[str], threads: int, rounds: int) -> dict[str, dict[str, Any]]:
     """Milliseconds of one window, by engine."""
-    workers = [
-        Worker(name, partial(session, file, models, threads)) for name, file in files(names).items()
-    ]
+    workers = [Worker(name, partial(session, models / FILES[name], threads)) for name in names]
     measured = interleave(workers, progress(rounds, threads), calls=5)
     for worker in workers:
         worker.close()
@@ -205,25 +253,82 @@ def progress(rounds: int, threads: int) -> Iterator[int]:
     yield from tqdm(range(rounds), f"rounds, {threads} threads", disable=None)
 
 
-def session(file: str, models: Path, threads: int) -> Session:
+def session(path: Path, threads: int) -> Session:
     """An engine on one window, in a worker."""
-    window = np.load(models / "features.npy")
-    path = models / file
-    if path.suffix == ".onnx":
-        return onnxruntime_session(path, threads, window)
+    folder = path.parent.parent if path.suffix == ".tflite" else path.parent
+    window = np.load(folder / "features.npy")
+    scores = scores_by(path, threads)
+    return Session(lambda: scores(window))
+
+
+def scores_by(path: Path, threads: int) -> Callable[[Array], Array]:
+    """The engine of a file: from features (1, frames, n_mels) to scores (1, classes)."""
     if path.suffix == ".earmark":
-        model = earmark.Classifier(path, threads=threads)
-        return Session(lambda: model.scores(window), {"isa": model.isa})
+        return earmark.Classifier(path, threads=threads).scores
+    if path.suffix == ".onnx":
+        return onnx_call(path, threads)
+    if path.suffix == ".tflite":
+        return litert_call(path, threads)
     torch.set_num_threads(threads)
     net = load_checkpoint(path)
-    tensor = torch.from_numpy(window)
 
-    def run() -> Array:
+    def run(x: Array) -> Array:
         with torch.inference_mode():
-            scores: Array = net(tensor).numpy()
+            scores: Array = net(torch.from_numpy(x)).numpy()
         return scores
 
-    return Session(run)
+    return run
+
+
+def onnx_call(path: Path, threads: int) -> Callable[[Array], Array]:
+    session = onnxruntime_session(path, threads)
+    return lambda x: session.run(None, {"features": x})[0]
+
+
+def op_times(path: Path, calls: int = 20) -> dict[str, dict[str, float]]:
+    """Milliseconds (each op's fastest call, one thread) and 1e9 products a second, by kind."""
+    model = earmark.Classifier(path, threads=1)
+    window = np.load(path.parent / "features.npy")[0]
+    profiles = [model.profile(window) for _ in range(calls)]
+    groups: dict[str, dict[str, float]] = {}
+    for runs in zip(*profiles, strict=True):
+        group = groups.setdefault(kind_of(runs[0]["name"], runs[0]["op"]), {"ms": 0, "macs": 0})
+        group["ms"] += min(op["nanoseconds"] for op in runs) / 1e6
+        group["macs"] += runs[0]["macs"]
+    return {
+        kind: {"ms": group["ms"], "gmac_per_s": group["macs"] / group["ms"] / 1e6}
+        for kind, group in groups.items()
+    }
+
+
+def kind_of(name: str, op: str) -> str:
+    if name == "conv1":
+        return "first convolution" if op.startswith("conv") else "all else"
+    for ending, kind in (
+        (".conv2", "3x3 convolutions"),
+        (".conv1", "1x1 convolutions"),
+        (".conv3", "1x1 convolutions"),
+        (".downsample.0", "1x1 convolutions of shortcuts"),
+        (".add", "additions"),
+    ):
+        if name.endswith(ending):
+            return kind
+    return "all else"
+
+
+def op_rows(ops: dict[str, dict[str, dict[str, float]]]) -> list[list[str]]:
+    """A row for each kind, and their sum."""
+    kinds = list(ops["fp32"])
+    rows = []
+    for kind in kinds:
+        row = [kind]
+        for groups in ops.values():
+            group = groups[kind]
+            speed = f" ({group['gmac_per_s']:.0f})" if "convolution" in kind else ""
+            row.append(f"{group['ms']:.2f}{speed}")
+        rows.append(row)
+    totals = [sum(group["ms"] for group in groups.values()) for groups in ops.values()]
+    return [*rows, ["all", *(f"{total:.2f}" for total in totals)]]
 
 
 def report(result: dict[str, Any]) -> str:
@@ -232,7 +337,7 @@ def report(result: dict[str, Any]) -> str:
     rates_by_name, threads = result["rates"], result["threads"]
     fp32 = rates_by_name["earmark fp32"]["f1"]
     header = ["model", "size MB", "of fp32"]
-    header += [f"ms, {count} thread{'s' * (count > 1)}" for count in threads]
+    header += [f"ms, {count} thread{'s' * (int(count) > 1)}" for count in threads]
     header += ["precision", "recall", "F1", "accuracy", "as torch"]
     rows = []
     for name, measured in rates_by_name.items():
@@ -241,27 +346,31 @@ def report(result: dict[str, Any]) -> str:
         for times_of in threads.values():
             summary = times_of[name]
             spread = f"{summary['quartile1_ms']:.1f}-{summary['quartile3_ms']:.1f}"
-            row.append(f"{summary['median_ms']:.1f} ({spread})")
+            row.append(f"{summary['min_ms']:.1f} / {summary['median_ms']:.1f} ({spread})")
         row += [f"{measured[rate]:.4f}" for rate in (*RATES, "same_as_torch")]
         rows.append(row)
     claims = []
+    peers = [name for name in ORT_INT8 if name in rates_by_name]
     for count, times_of in threads.items():
-        medians = {name: times_of[name]["median_ms"] for name in times_of}
-        peers = {name: medians[name] for name in ORT_INT8 if name in medians}
         for scheme in SCHEMES[1:]:
-            own = medians[f"earmark {scheme}"]
-            line = f"{medians['earmark fp32'] / own:.2f}x earmark fp32"
-            if peers:
-                best = min(peers, key=peers.__getitem__)
-                line += f", {peers[best] / own:.2f}x {best}"
+            own = times_of[f"earmark {scheme}"]
+            row = [f"{scheme}, {count} thread{'s' * (int(count) > 1)}"]
+            for peer in ("earmark fp32", *peers):
+                other = times_of[peer]
+                ratios = [other[of] / own[of] for of in ("min_ms", "median_ms")]
+                row.append(" / ".join(f"{ratio:.2f}" for ratio in ratios))
             change = rates_by_name[f"earmark {scheme}"]["f1"] - fp32
-            claims.append([f"{scheme}, {count} thread{'s' * (count > 1)}", line, f"{change:+.4f}"])
+            claims.append([*row, f"{change:+.4f}"])
     return _TEXT.format(
         clips=result["clips"],
         machine=f"{head['cpu']['model']} ({', '.join(head['cpu']['isa'])})",
         load=f"{head['load_average_1min']:.1f}",
         table=markdown_table(header, rows),
-        claims=markdown_table(["scheme", "speed (medians)", "F1 to fp32"], claims),
+        ops=markdown_table(["op", "fp32", "int8"], op_rows(result["ops"])),
+        peaks=", ".join(f"{key} {value:.0f}" for key, value in result["peaks"].items()),
+        claims=markdown_table(
+            ["scheme", "x fp32", *(f"x {name}" for name in peers), "F1 to fp32"], claims
+        ),
         command=head["command"],
         commit=head["commit"],
     )
@@ -296,15 +405,24 @@ _TEXT = """# P3, Table 2: a sound-recognition ResNet-50 under quantization
 clips of 5 s in four folds: each clip is classified by the ResNet-50 that was trained on the other
 three ([recipe](../../benchmarks/recipes/sound_folds.py)), rates are of all clips together,
 macro-averaged over the classes. Windows of 2 s, one each 1.6 s, the mean of their probabilities.
-Ranges of activations come from every fifth training clip.
+Ranges of activations come from every eighth training clip.
 
-Times are of one window, features in and scores out, medians with quartiles in brackets; {machine},
-all engines interleaved in one run in processes of their own (load average {load}). ONNX Runtime's
-INT8 is its static quantization (QDQ, per channel) with the same clips.
+Times are of one window, features in and scores out: the fastest call / the median (quartiles);
+{machine}, all engines interleaved in one run in processes of their own (load average {load}).
+ONNX Runtime's INT8 is its static quantization (QDQ, per channel), LiteRT's schemes are those of
+ai-edge-quantizer, both with the same clips. LiteRT is what TensorFlow Lite is called now.
 
 {table}
 
+How many times as fast as others earmark is, by the fastest calls / the medians, and what that
+changes in F1. On a busy host the fastest calls say more.
+
 {claims}
+
+Where earmark's time goes, one thread: milliseconds, each op's fastest call of 20, and in brackets
+1e9 products a second. The peaks of one core, measured by the same run: {peaks}.
+
+{ops}
 
 The paper's own TFLite schemes (363 classes, 285 MB HDF5 original): float16 F1 0.890 at 0.9x the
 time of float32, dynamic 0.850 and 1.06x, INT8 0.283 and 1.05x, full INT8 0.0001 and 1.05x.

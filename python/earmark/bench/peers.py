@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from earmark.bench.models import (
     EARMARK_SCHEMES,
@@ -68,21 +68,21 @@ def _torch_session(models: Path, threads: int, *, compiled: bool) -> Session:
     return Session(run, details)
 
 
-def onnxruntime_session(path: Path, threads: int, features: Array) -> Session:
-    """ONNX Runtime on such a file, with all graph optimisations."""
+def onnxruntime_session(path: Path, threads: int) -> Any:
+    """ONNX Runtime's session of a file, with all graph optimisations."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = {"features": features}
-    return Session(lambda: session.run(None, inputs)[0], {"threads": threads})
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _onnxruntime_session(models: Path, threads: int, *, file: str) -> Session:
-    return onnxruntime_session(models / file, threads, load_features(models))
+    session = onnxruntime_session(models / file, threads)
+    inputs = {"features": load_features(models)}
+    return Session(lambda: session.run(None, inputs)[0], {"threads": threads})
 
 
 def _openvino_session(models: Path, threads: int, *, file: str) -> Session:
