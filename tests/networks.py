@@ -111,10 +111,19 @@ def int8_plan(
     network: PlanBuilder, recordings: list[Array], fp32: Callable[[str], bool] = lambda name: False
 ) -> PlanBuilder:
     """The network quantized on those recordings; ops that `fp32` names stay float32."""
-    calibration = calibrate(network, ((item, []) for item in recordings), "minmax")
-    names = [op["name"] for op in network.ops]
-    precision = {name: PRECISIONS["fp32" if fp32(name) else "int8"] for name in names}
-    return quantize_plan(network, calibration, precision)
+    return mixed_plan(network, recordings, lambda name: "fp32" if fp32(name) else "int8")
+
+
+def mixed_plan(
+    network: PlanBuilder,
+    recordings: list[Array],
+    choice: Callable[[str], str],
+    integer_ends: bool = False,
+) -> PlanBuilder:
+    """The network with each op in the precision that `choice` names, calibrated if it can be."""
+    seen = calibrate(network, ((item, []) for item in recordings), "minmax") if recordings else None
+    precision = {op["name"]: PRECISIONS[choice(op["name"])] for op in network.ops}
+    return quantize_plan(network, seen, precision, integer_ends)
 
 
 def random_int8_plan(config: EcapaConfig, seed: int = 0) -> PlanBuilder:

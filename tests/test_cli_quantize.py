@@ -168,6 +168,25 @@ def test_int8_full_needs_recordings(
     assert info["calibration"]["recordings"] > 0
 
 
+def test_equalized_tensors_are_told(
+    quantize: Quantize, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "m.earmark"
+    status, _, err = quantize(output, "--equalize")
+    assert status == 0, err
+    assert earmark.load(output).info()["calibration"]["equalized"] == ["mfa.out"]
+    assert main(["info", str(output)]) == 0
+    assert "  equalized   mfa.out\n" in capsys.readouterr().out
+
+
+def test_equalization_needs_recordings(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["quantize", checkpoint, "--family", "speechbrain", "-o", tmp_path / "m.earmark"]
+    assert main([*map(str, words), "--scheme", "dynamic", "--equalize"]) == 2
+    assert "--equalize needs --calibrate" in capsys.readouterr().err
+
+
 def test_a_layer_may_stay_in_fp32(quantize: Quantize, tmp_path: Path) -> None:
     output = tmp_path / "m.earmark"
     status, _, err = quantize(output, "--precision", "fc=fp32")

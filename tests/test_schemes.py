@@ -20,12 +20,10 @@ from earmark.lowering.ecapa import lower_ecapa
 from earmark.metrics import cosine_score
 from earmark.nn.config import EcapaConfig
 from earmark.plan import OUTPUT, SCORES, PlanBuilder, make_engine
-from earmark.quantization.calibration import calibrate
-from earmark.quantization.precision import PRECISIONS
-from earmark.quantization.quantizer import quantize_plan
 from networks import (
     SMALL,
     SMALL_RESNET,
+    mixed_plan,
     random_features,
     random_resnet,
     random_state,
@@ -62,10 +60,8 @@ def quantized(
     name: str, choice: Choice, full: bool = False, calibrated: bool = True
 ) -> PlanBuilder:
     """The random network; `choice` names the precision of each op."""
-    plan = float_plan(name)
-    seen = calibrate(plan, ((features(name, i, 60 + 40 * i), []) for i in range(3)), "minmax")
-    precision = {op["name"]: PRECISIONS[choice(op["name"])] for op in plan.ops}
-    return quantize_plan(plan, seen if calibrated else None, precision, full)
+    recordings = [features(name, i, 60 + 40 * i) for i in range(3)] if calibrated else []
+    return mixed_plan(float_plan(name), recordings, choice, full)
 
 
 def scheme_plan(name: str, scheme: str) -> PlanBuilder:
@@ -230,8 +226,7 @@ def test_a_fully_integer_plan_with_float_ends_inside() -> None:
 def test_an_hour_is_bounded_in_memory() -> None:
     config = EcapaConfig()
     plan = lower_ecapa(config, random_state(config))
-    dynamic = {op["name"]: PRECISIONS["dynamic"] for op in plan.ops}
-    b = quantize_plan(plan, None, dynamic)
+    b = mixed_plan(plan, [], lambda _: "dynamic")
     assert make_engine(b.plan, b.arrays).arena_bytes(360_001) < 12 * 2**30
     assert make_engine(b.plan, b.arrays).arena_bytes(300) < 48 * 2**20
 

@@ -199,6 +199,17 @@ def test_scores_of_features(model: Classifier) -> None:
 # --- files
 
 
+def test_int8_scores(files: dict[str, Path], model: Classifier) -> None:
+    full = earmark.load(files["int8-full"])
+    assert isinstance(full, Classifier)
+    x = np.random.default_rng(0).normal(size=(3, 40, full.front_end.n_features)) * 10
+    real, integers = full.scores(x), full.scores(x, quantized=True)
+    assert (real.dtype, integers.dtype) == (np.float32, np.int8)
+    np.testing.assert_array_equal(np.float32(full.info()["output"]["scale"]) * integers, real)
+    with pytest.raises(ValueError, match="'scores' is float32, not int8"):
+        model.scores(x, quantized=True)
+
+
 def changed(path: Path, tmp_path: Path, **metadata: Any) -> Path:
     model = modelfile.read(path)
     target = tmp_path / "changed.earmark"

@@ -67,12 +67,14 @@ class Classifier(Runner):
         """
         return self._each(recordings, sample_rate, self._sounds, progress)
 
-    def scores(self, features: Any) -> NDArray[np.float32]:
+    def scores(self, features: Any, *, quantized: bool = False) -> NDArray[Any]:
         """Scores (n, classes), before any softmax, of windows' features: (frames, n_mels), a list
-        of them, or (n, frames, n_mels). Raises ValueError, naming the item and the value, for a
-        wrong shape, NaN or Inf.
+        of them, or (n, frames, n_mels); float32, or int8 ones where the input is int8. quantized:
+        int8 scores as the network makes them, of a model of the scheme int8-full; times the scale
+        of ``info()["output"]`` they are the float32 ones. Raises ValueError, naming the item and
+        the value, for a wrong shape, NaN or Inf, and where there are no int8 scores.
         """
-        return self._engine.run(self._checked_items(features))
+        return self._engine.run(self._checked_items(features), quantized=quantized)
 
     def info(self) -> dict[str, Any]:
         """What the file holds and what runs it, ready for JSON."""

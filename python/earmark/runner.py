@@ -279,5 +279,7 @@ def _numbers(tensor: dict[str, Any]) -> dict[str, Any]:
     """What an input's or output's numbers are: dtype, and of int8 scale and zero point."""
     if tensor["dtype"] != "s8":
         return {"dtype": "float32", "scale": None, "zero_point": None}
-    zero = int(tensor.get("zero_point", 0))
-    return {"dtype": "int8", "scale": float(tensor["scale"]), "zero_point": zero}
+    scale, zero = float(tensor["scale"]), int(tensor.get("zero_point", 0))
+    if scale == 0:
+        raise ValueError("an int8 input or output has a scale of 0")
+    return {"dtype": "int8", "scale": scale, "zero_point": zero}

@@ -86,6 +86,8 @@ def _pairs(title: str, values: dict[str, Any]) -> Iterator[str]:
         if isinstance(value, dict):
             for key, inner in value.items():
                 visit(f"{prefix}.{key}" if prefix else str(key), inner)
+        elif isinstance(value, list):
+            flat[prefix] = ", ".join(map(str, value))
         else:
             flat[prefix] = f"{value:.6g}" if isinstance(value, float) else str(value)
 

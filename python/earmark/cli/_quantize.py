@@ -73,6 +73,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "or to the nearest",
     )
     parser.add_argument(
+        "--equalize",
+        action="store_true",
+        help="bring channels that share a range to alike sizes first, for networks whose channels "
+        "differ much (cross-layer equalization; needs --calibrate)",
+    )
+    parser.add_argument(
         "--observer",
         choices=("minmax", "moving-average", "percentile", "mse", "entropy"),
         default="minmax",
@@ -94,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
     recordings = read_recordings(args.calibrate) if args.calibrate else []
     if args.scheme in ("int8", "int8-full") and not args.calibrate:
         raise CommandError(f"scheme {args.scheme} needs --calibrate")
+    if args.equalize and not args.calibrate:
+        raise CommandError("--equalize needs --calibrate")
     net = speaker_network(args) if trials else load_checkpoint(args.checkpoint, args.family)
     with atomic_output(args.output) as temporary:
         with progress_callback(args, "calibrate") as progress:
@@ -104,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
                 precision=args.precision,
                 observer=args.observer,
                 rounding=args.rounding,
+                equalize=args.equalize,
                 progress=progress,
             )
         quantized.save(temporary)

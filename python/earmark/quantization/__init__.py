@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from earmark.modelfile import ModelFile
 from earmark.plan import PlanBuilder
+from earmark.quantization import equalization
 from earmark.quantization.calibration import Calibration, calibrate
 from earmark.quantization.observers import summarise
 from earmark.quantization.precision import PRECISIONS, Precision
@@ -37,6 +38,8 @@ _INTEGER_ENDS = ("int8-full",)
 _ROUNDINGS = ("compensated", "nearest")
 _ALL = "all"
 _EXCERPT_SECONDS = (1.0, 1.5, 2.0)
+# Recordings that equalization hears; a channel's size needs no more.
+_EQUALIZED_ON = 64
 
 
 def quantize(
@@ -46,6 +49,7 @@ def quantize(
     precision: Mapping[str, str] | None = None,
     observer: str = "minmax",
     rounding: str = "compensated",
+    equalize: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> QuantizedEcapa | QuantizedSoundResNet:
     """Quantize a network; the result is called as the network is, and saved with ``save(path)``.
@@ -59,7 +63,9 @@ def quantize(
     "int4", "int3", "int2" (8-bit activations and weights of so many bits), "dynamic", "float16"
     (weights so stored, computed in float32) or "fp32". observer: a key of ``OBSERVERS``. rounding:
     of weights below 8 bits, "compensated" (GPTQ: by the covariance of each layer's inputs) or
-    "nearest". progress: called with (done, total) recordings.
+    "nearest". equalize: bring the channels that share a range to alike sizes first (cross-layer
+    equalization), by what up to 64 of the recordings show. progress: called with (done, total)
+    recordings, of equalization, then of calibration.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
@@ -67,9 +73,13 @@ def quantize(
         raise ValueError(f"unknown rounding {rounding!r}: known are {', '.join(_ROUNDINGS)}")
     lowered = LoweredNetwork(net)
     chosen = lowered.precisions(scheme, precision or {})
+    recordings = list(calibration)
+    if equalize:
+        step = max(1, -(-len(recordings) // _EQUALIZED_ON))
+        lowered.equalize(recordings[::step], progress)
     if lowered.needs_calibration(chosen, scheme):
         compensated = lowered.below_8_bits(chosen) if rounding == "compensated" else []
-        lowered.calibrate(list(calibration), observer, compensated, progress)
+        lowered.calibrate(recordings, observer, compensated, progress)
     return lowered.quantize(scheme, chosen)
 
 
@@ -81,8 +91,9 @@ class LoweredNetwork:
 
         state = {key: tensor.detach().cpu().numpy() for key, tensor in net.state_dict().items()}
         self.net = net
-        self.plan = lower(net, state)
+        self.plan = self._trained = lower(net, state)
         self.seen: Calibration | None = None
+        self._equalized: list[str] = []
         self.parameters = sum(
             array.size
             for key, array in state.items()
@@ -93,6 +104,18 @@ class LoweredNetwork:
     def layers(self) -> list[str]:
         """Names of the ops with weights, in the plan's order."""
         return [op["name"] for op in self.plan.ops if "weight" in op["arrays"]]
+
+    def equalize(
+        self, items: list[Any], progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Bring the channels of tensors to alike sizes, before ``calibrate``.
+
+        items: recordings that show the sizes. progress: called with (done, total).
+        """
+        self._equalized = [found.tensor for found in equalization.adjustable(self.plan)]
+        features = features_of(self.net, items, progress)
+        sizes = equalization.channel_sizes(self.plan, features, self._equalized)
+        self.plan = equalization.equalize(self.plan, sizes)
 
     def calibrate(
         self,
@@ -158,8 +181,8 @@ class LoweredNetwork:
             **net.description(),
             "measured": {},
             "plan": lowered.plan,
-            "layers": _layers(self.plan, lowered, chosen, seen),
-            "calibration": None if seen is None else _summary(seen),
+            "layers": _layers(self._trained, lowered, chosen, seen),
+            "calibration": _summary(seen, self._equalized),
         }
         stored, storage = encode_arrays(lowered.arrays, _encoders(self.plan, chosen))
         if storage:
@@ -272,5 +295,14 @@ def _layers(
     return layers
 
 
-def _summary(seen: Calibration) -> dict[str, Any]:
-    return {"observer": seen.observer, "recordings": seen.recordings, "frames": seen.frames}
+def _summary(seen: Calibration | None, equalized: list[str]) -> dict[str, Any] | None:
+    summary: dict[str, Any] = {}
+    if seen is not None:
+        summary = {
+            "observer": seen.observer,
+            "recordings": seen.recordings,
+            "frames": seen.frames,
+        }
+    if equalized:
+        summary["equalized"] = equalized
+    return summary or None
