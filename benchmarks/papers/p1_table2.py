@@ -136,7 +136,7 @@ def main() -> None:
         precision=", ".join(f"{key} {value}" for key, value in found.chosen.precision.items()),
         checkpoint=args.checkpoint.name,
         channels=net.config.channels[0],
-        also="".join(f" and `{path.name}`" for path in args.also),
+        also="".join(f" and `{path.parent.name}/{path.name}`" for path in args.also),
         target=target,
         nontarget=len(trials.labels) - target,
         seeds=SEEDS,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -231,7 +231,8 @@ class _Space:
 
     def choice(self, of_units: Mapping[str, str]) -> dict[str, str]:
         """The precision of all ops, written as short as it can be; float32 where none is given."""
-        return _shortened({op: of_units.get(unit, BASELINE) for op, unit in self._owners.items()})
+        chosen = {op: of_units.get(unit, BASELINE) for op, unit in self._owners.items()}
+        return _shortened(chosen, self.lowered.layers)
 
     def measure_alone(self, candidates: Candidates, progress: Progress | None) -> None:
         """Fill ``alone``, unit by unit, each with the precisions in their order."""
@@ -380,7 +381,7 @@ class _Measurements:
         if not kept:
             return []
         high = kept[0]
-        low = max((index for index in indices if index < high), default=high)
+        low = max((index for index in indices if index < high), default=0)
         return [low + (high - low) // 3, low + 2 * (high - low) // 3]
 
     def points(self, cost: str) -> list[Point]:
@@ -482,21 +483,30 @@ def _op_of(name: str, ops: Iterable[str]) -> str:
     return max((op for op in ops if f"{name}.".startswith(f"{op}.")), key=len)
 
 
-def _shortened(chosen: Mapping[str, str]) -> dict[str, str]:
-    """Few entries, as ``quantize`` takes them, that say the same: longer names win over shorter."""
-    entries = {"all": _most_common(chosen.values())}
+def _shortened(chosen: Mapping[str, str], layers: Collection[str]) -> dict[str, str]:
+    """Few entries, as ``quantize`` takes them, that say the same: longer names win over shorter.
+
+    Of an op without weights only the arithmetic matters.
+    """
+    entries = {"all": _most_common(chosen[name] for name in layers)}
 
     def resolved(name: str) -> str:
         fitting = [key for key in entries if name == key or name.startswith(f"{key}.")]
         return entries[max(fitting, key=len, default="all")]
 
+    def fits(name: str) -> bool:
+        has, wanted = PRECISIONS[resolved(name)], PRECISIONS[chosen[name]]
+        is_same = (has.is_integer, has.is_dynamic) == (wanted.is_integer, wanted.is_dynamic)
+        return has == wanted or (name not in layers and is_same)
+
     names = sorted(chosen, key=len)
-    for block in blocks(list(chosen)):
-        inside = [chosen[name] for name in names if f"{name}.".startswith(f"{block}.")]
-        if (wanted := _most_common(inside)) != entries["all"]:
+    for block in blocks([name for name in chosen if name in layers]):
+        inside = [name for name in layers if f"{name}.".startswith(f"{block}.")]
+        wanted = _most_common(chosen[name] for name in inside)
+        if wanted != entries["all"]:
             entries[block] = wanted
     for name in names:
-        if resolved(name) != chosen[name]:
+        if not fits(name):
             entries[name] = chosen[name]
     return entries
 
