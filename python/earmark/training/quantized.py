@@ -20,7 +20,7 @@ from earmark.training.config import TrainingConfig
 from earmark.training.dataset import Corpus, Progress, Recordings
 from earmark.training.fake_quantization import FakeQuantizedPlan
 from earmark.training.loop import MODEL, Evaluation, Objective, Training, digest_of, fit, run_folder
-from earmark.training.trainer import Head, augmented
+from earmark.training.trainer import Head, augmented, recipe_of
 
 __all__ = ["train_quantized"]
 
@@ -64,16 +64,11 @@ def train_quantized(
     lowered = LoweredNetwork(net)
     chosen = lowered.precisions("int8", precision or {})
     recipe = {
-        "family": net.family,
         "start": digest_of(net),
-        "network": net.config.to_dict(),
         "precision": {name: chosen[name].name for name in lowered.layers},
         "calibration": len(calibration),
         "distill": distill,
-        "training": config.to_dict(),
-        "data": corpus.summary(),
-        "noise": noise.summary() if noise is not None else {},
-        "evaluation": {"trials": evaluation.name, "every": evaluation.every} if evaluation else {},
+        **recipe_of(net, corpus, config, noise, evaluation),
     }
     with run_folder(run, recipe, device):
         lowered.calibrate(

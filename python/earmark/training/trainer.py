@@ -21,7 +21,7 @@ from earmark.training.loss import AngularMargin
 from earmark.training.rooms import room_responses
 from earmark.training.schedule import ramp
 
-__all__ = ["Head", "augmented", "train"]
+__all__ = ["Head", "augmented", "recipe_of", "train"]
 
 _ROOMS = "rooms.npz"
 
@@ -61,15 +61,8 @@ def train(
     RuntimeError when the loss is no longer finite or another process trains there.
     """
     run = Path(folder)
-    recipe = {
-        "family": net.family,
-        "start": digest_of(net) if pretrained else "random",
-        "network": net.config.to_dict(),
-        "training": config.to_dict(),
-        "data": corpus.summary(),
-        "noise": noise.summary() if noise is not None else {},
-        "evaluation": {"trials": evaluation.name, "every": evaluation.every} if evaluation else {},
-    }
+    start = digest_of(net) if pretrained else "random"
+    recipe = {"start": start, **recipe_of(net, corpus, config, noise, evaluation)}
     with run_folder(run, recipe, device):
         examples = augmented(corpus, net.front_end, config, run, noise, room_progress)
         head = Head(examples.classes, net.config.embedding, config)
@@ -95,6 +88,24 @@ def train(
         "speakers": len(corpus.speakers),
         "utterances": len(corpus),
         **last,
+    }
+
+
+def recipe_of(
+    net: EcapaTdnn,
+    corpus: Corpus,
+    config: TrainingConfig,
+    noise: Recordings | None,
+    evaluation: Evaluation | None,
+) -> dict[str, Any]:
+    """What has to be the same for a run to go on."""
+    return {
+        "family": net.family,
+        "network": net.config.to_dict(),
+        "training": config.to_dict(),
+        "data": corpus.summary(),
+        "noise": noise.summary() if noise is not None else {},
+        "evaluation": {"trials": evaluation.name, "every": evaluation.every} if evaluation else {},
     }
 
 
