@@ -202,7 +202,7 @@ def test_a_layer_may_stay_in_fp32(quantize: Quantize, tmp_path: Path) -> None:
     ("argv", "replaced", "message"),
     [
         (["--scheme", "int4"], {}, "int4"),
-        (["--precision", "fc"], {}, "LAYER=PRECISION,... or a preset (p1, w4), got 'fc'"),
+        (["--precision", "fc"], {}, "LAYER=PRECISION,... or a preset (p1, w4, w3), got 'fc'"),
         (["--precision", "fc=fp32,fc=int8"], {}, "'fc' twice"),
         (["--precision", "nothing=fp32"], {}, "nothing"),
         (["--precision", "fc=int5"], {}, "int5"),

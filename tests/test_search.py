@@ -252,5 +252,5 @@ def test_the_command(
     assert "unknown precision 'int5'" in refused(
         [*calibrated, "--max-size", "0.5", "--precisions", "int8,int5"]
     )
-    assert "or a preset (p1, w4), got 'p2'" in refused([*quantize, "--precision", "p2"])
+    assert "or a preset (p1, w4, w3), got 'p2'" in refused([*quantize, "--precision", "p2"])
     assert "names layer 'all' twice" in refused([*quantize, "--precision", "all=int4,p1"])

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import multiprocessing
+import logging
 import os
 import statistics
 import time
@@ -292,7 +293,7 @@ class _RayTasks:
         if self._begun_here:
             # Ray would report to its makers.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         self.width = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._features = ray.put(features)
         self._run = ray.remote(num_cpus=1)(_run)

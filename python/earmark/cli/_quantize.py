@@ -63,7 +63,8 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="LAYER=P,...",
         help="layers of another precision, by name, leading part of a name, or all: int8, int4, "
         "int3, int2 (weights of so many bits), dynamic, float16, fp32; or the name of a preset: p1 "
-        "(the paper's, int8 but for SE-Res2Blocks 2 and 3), w4 (int4 but for the first layer)",
+        "(the paper's, int8 but for SE-Res2Blocks 2 and 3), w4 and w3 (int4 and int3 but "
+        "for the first layer)",
     )
     parser.add_argument(
         "--rounding",

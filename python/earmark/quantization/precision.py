@@ -40,5 +40,6 @@ PRESETS = {
     "p1": {"all": "int8", "blocks.2": "fp32", "blocks.3": "fp32"},
     # The first layer is small, and what it loses goes through all others.
     "w4": {"all": "int4", "blocks.0": "int8"},
+    "w3": {"all": "int3", "blocks.0": "int8"},
 }
 """Choices of precisions that have a name, as ``quantize`` takes them."""
