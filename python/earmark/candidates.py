@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import multiprocessing
 import logging
+import multiprocessing
 import os
 import statistics
 import time
