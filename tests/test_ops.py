@@ -558,7 +558,7 @@ def test_oracle_covers_every_op() -> None:
     tested = {
         "quantize_s8", "dequantize_f32", "conv_s8", "conv_f32", "add_s8", "add_f32", "max_pool_s8",
         "max_pool_f32", "stats_s8", "stats_f32", "dense_s8", "dense_f32", "attentive_pool_s8",
-        "attentive_pool_f32",
+        "attentive_pool_f32", "range_f32", "affine_f32",
     }  # fmt: skip
     assert set(network.RUNNERS) == tested
     assert ops.MAX_POSITIONS == 2**24 - 1

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import earmark
 from arrays import random_f32, random_s8
 from earmark import _C
+from earmark.errors import FormatError
 from earmark.frontend import SpeechBrainFbank
 from earmark.modelfile import ModelFile, to_bytes
 from earmark.plan import INPUT, OUTPUT, SCORES, PlanBuilder, make_engine
@@ -209,5 +211,9 @@ def test_a_front_end_gives_the_image() -> None:
 def test_a_classifier_is_no_embedder(tmp_path: Path) -> None:
     b = score_plan(2)
     model = ModelFile({**tiny_model().metadata, "plan": b.plan}, b.arrays)
-    write(tmp_path / "m.earmark", to_bytes(model))
-    assert_not_loaded(tmp_path / "m.earmark", "class scores, not embeddings")
+    path = tmp_path / "m.earmark"
+    write(path, to_bytes(model))
+    with pytest.raises(FormatError, match="class scores, not embeddings"):
+        earmark.Embedder(path)
+    # Loaded as what its output says, it lacks the names of its classes.
+    assert_not_loaded(path, "labels")
