@@ -19,8 +19,10 @@ int integer(const py::dict& d, const char* key, int fallback) {
 }
 
 DType dtype_of(const std::string& name, const std::string& tensor) {
-  EARMARK_CHECK(name == "s8" || name == "f32", "tensor '", tensor, "': unknown dtype '", name, "'");
-  return name == "s8" ? DType::kS8 : DType::kF32;
+  for (const DType dtype : {DType::kS8, DType::kS16, DType::kF32}) {
+    if (name == name_of(dtype)) return dtype;
+  }
+  throw std::invalid_argument(concat("tensor '", tensor, "': unknown dtype '", name, "'"));
 }
 
 TensorDesc tensor_desc(const std::string& name, const py::dict& d) {
@@ -68,13 +70,15 @@ OpDesc op_desc(const py::dict& d, std::vector<py::array>& keep) {
   for (const auto& [role, value] : d["arrays"].cast<py::dict>()) {
     const auto array = py::reinterpret_borrow<py::object>(value).cast<py::array>();
     const bool is_float = py::isinstance<py::array_t<float>>(array);
-    EARMARK_CHECK(is_float || py::isinstance<py::array_t<int8_t>>(array), "op '", op.name,
-                  "': array '", role.cast<std::string>(), "' is neither float32 nor int8");
+    const bool is_wide = py::isinstance<py::array_t<int16_t>>(array);
+    EARMARK_CHECK(is_float || is_wide || py::isinstance<py::array_t<int8_t>>(array), "op '",
+                  op.name, "': array '", role.cast<std::string>(),
+                  "' is neither float32 nor int8 nor int16");
     EARMARK_CHECK(array.flags() & py::array::c_style, "op '", op.name, "': array '",
                   role.cast<std::string>(), "' is not contiguous");
     ArrayView view;
     view.data = array.data();
-    view.dtype = is_float ? DType::kF32 : DType::kS8;
+    view.dtype = is_float ? DType::kF32 : is_wide ? DType::kS16 : DType::kS8;
     view.shape.assign(array.shape(), array.shape() + array.ndim());
     op.arrays[role.cast<std::string>()] = view;
     keep.push_back(array);
@@ -158,8 +162,9 @@ py::tuple traced_by(const Run& run) {
   }
   py::dict tensors;
   for (const auto& [name, t] : traced) {
-    const py::dtype dtype =
-        t.dtype == DType::kF32 ? py::dtype::of<float>() : py::dtype::of<int8_t>();
+    const py::dtype dtype = t.dtype == DType::kF32   ? py::dtype::of<float>()
+                            : t.dtype == DType::kS16 ? py::dtype::of<int16_t>()
+                                                     : py::dtype::of<int8_t>();
     py::array array(dtype, t.shape);
     std::memcpy(array.mutable_data(), t.data.data(), t.data.size());
     tensors[name.c_str()] = array;

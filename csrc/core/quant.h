@@ -59,6 +59,17 @@ EARMARK_FN uint8_t requantize_u8(float v, int zero_u8) {
   return requantize_u8(v, requantize_low(zero_u8, false), zero_u8);
 }
 
+// The same to 16 bits: q + 32768, in 0 .. 65535.
+EARMARK_FN uint16_t requantize_u16(float v, int zero_u16) {
+  const float low = static_cast<float>(-zero_u16), high = static_cast<float>(65535 - zero_u16);
+  return static_cast<uint16_t>(to_int_even(clamp(v, low, high)) + zero_u16);
+}
+
+// An int16 weight is kWeightBase * high + low, both in [-127, 127]. To base 256 a low digit of -128
+// would be needed, which no kernel takes.
+inline constexpr int kWeightBase = 255;
+inline constexpr int kMaxWeightS16 = 127 * kWeightBase + 127;
+
 // A quantization found at run time, x = scale * (q - zero), in the order in which `range_f32`
 // leaves it in a vector. One of a file's own making may hold anything.
 struct FoundQuantization {

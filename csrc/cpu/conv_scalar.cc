@@ -36,7 +36,7 @@ EARMARK_FN void convolve_row(const ConvCallS8& call, const EpilogueS8& e, int ro
   multiply(call, row, panel, acc);
   for (int i = 0; i < channels_of(panel, call.c_out); ++i) {
     const int c = panel * kPanel + i;
-    store(c, real_value(e, c, acc[i]));
+    store(c, real_value(e, c, static_cast<float>(acc[i])));
   }
 }
 

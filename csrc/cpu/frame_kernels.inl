@@ -47,6 +47,52 @@ static void quantize_s8(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_
   }
 }
 
+static void quantize_s16(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride,
+                         int n_rows, int channels, const float* __restrict multiplier,
+                         const float* __restrict offset, int zero_u16) {
+  EARMARK_RAN("quantize_s16");
+  for (int r = 0; r < n_rows; ++r) {
+    const float* __restrict in = x + r * x_stride;
+    uint8_t* __restrict high = q + r * q_stride;
+    uint8_t* __restrict low = high + channels;
+    for (int c = 0; c < channels; ++c) {
+      const int u = requantize_u16(in[c] * multiplier[c] + offset[c], zero_u16);
+      high[c] = static_cast<uint8_t>(u >> 8);
+      low[c] = static_cast<uint8_t>(u);
+    }
+  }
+}
+
+template <int kCount>
+EARMARK_FN void combine_planes(const PlaneSums& p, const EpilogueS8& e, float* out,
+                               ptrdiff_t out_stride, int n_rows, int channels) {
+  for (int r = 0; r < n_rows; ++r) {
+    float* __restrict y = out + r * out_stride;
+    for (int c = 0; c < channels; ++c) {
+      double sum = 0.0;
+      for (int i = 0; i < kCount; ++i) sum += p.sums[i][r * p.stride + c] * p.factor[i];
+      y[c] = real_value(e, c, static_cast<float>(sum));
+    }
+  }
+}
+
+static void combine_s16(const PlaneSums& p, const EpilogueS8& e, const LookupTable* table,
+                        float* out, ptrdiff_t out_stride, int n_rows, int channels) {
+  EARMARK_RAN("combine_s16");
+  if (p.count == 1) {
+    combine_planes<1>(p, e, out, out_stride, n_rows, channels);
+  } else if (p.count == 2) {
+    combine_planes<2>(p, e, out, out_stride, n_rows, channels);
+  } else {
+    combine_planes<4>(p, e, out, out_stride, n_rows, channels);
+  }
+  if (table == nullptr) return;
+  for (int r = 0; r < n_rows; ++r) {
+    float* y = out + r * out_stride;
+    for (int c = 0; c < channels; ++c) y[c] = table_value(*table, y[c]);
+  }
+}
+
 static void dequantize_f32(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride,
                            int n_rows, int channels, const float* __restrict multiplier,
                            int zero_u8) {
@@ -178,7 +224,7 @@ static void table_s8(const int32_t* acc, ptrdiff_t acc_stride, const EpilogueS8&
     const int32_t* in = acc + r * acc_stride;
     uint8_t* y = out + r * out_stride;
     for (int c = 0; c < channels; ++c) {
-      const int32_t i = table_index(real_value(e, c, in[c]), table_size);
+      const int32_t i = table_index(real_value(e, c, static_cast<float>(in[c])), table_size);
       y[c] = static_cast<uint8_t>(table[i] + 128);
     }
   }

@@ -67,12 +67,24 @@ struct EpilogueS8 {
   int zero_u8;
 };
 
-// v of one sum. A NaN, which only a tensor beyond float32's range makes, counts as -Inf.
-EARMARK_FN float real_value(const EpilogueS8& e, int c, int32_t acc) {
+// v of one sum, f32(acc). A NaN, which only a tensor beyond float32's range makes, counts as -Inf.
+EARMARK_FN float real_value(const EpilogueS8& e, int c, float sum) {
   const float floor = e.relu ? 0.0f : -__builtin_inff();
-  float v = static_cast<float>(acc) * e.multiplier[c] + e.offset[c];
+  float v = sum * e.multiplier[c] + e.offset[c];
   v = v > floor ? v : floor;
   return e.gain == nullptr ? v : v * e.gain[c] + e.shift[c];
+}
+
+// The epilogue of the channels from `channel` on.
+EARMARK_FN EpilogueS8 at_channel(EpilogueS8 e, int channel) {
+  e.initial += channel;
+  e.multiplier += channel;
+  e.offset += channel;
+  if (e.gain != nullptr) {
+    e.gain += channel;
+    e.shift += channel;
+  }
+  return e;
 }
 
 struct EpilogueF32 {
@@ -80,6 +92,16 @@ struct EpilogueF32 {
   const float* gain;
   const float* shift;
   bool relu;
+};
+
+// Int32 sums over one plane of the inputs and one of the weights each: together they are the sum of
+// `factor[i] * sums[i]`, exact in float64.
+struct PlaneSums {
+  static constexpr int kMost = 4;
+  int count;                   // 1, 2 or 4
+  const int32_t* sums[kMost];  // [n_rows][stride]
+  double factor[kMost];
+  ptrdiff_t stride;
 };
 
 // Sums of attentive pooling, by channel.
@@ -111,6 +133,10 @@ struct Kernels {
   // The int32 sums alone; acc[r * acc_stride + c - panel_begin * panel], written for whole panels.
   void (*conv_acc_s8)(const ConvCallS8&, const int32_t* initial, int32_t* acc,
                       ptrdiff_t acc_stride);
+  // out[r * out_stride + c] = v of the planes' sum, rounded to float32 once; then the table's value
+  // there, if there is one.
+  void (*combine_s16)(const PlaneSums&, const EpilogueS8&, const LookupTable*, float* out,
+                      ptrdiff_t out_stride, int n_rows, int channels);
   void (*conv_f32)(const ConvCallF32&, const EpilogueF32&, float* out, ptrdiff_t out_stride);
 
   // Widens [low, high] to the smallest and the largest value, NaN left out.
@@ -120,6 +146,10 @@ struct Kernels {
   void (*quantize_s8)(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride,
                       int n_rows, int channels, const float* multiplier, const float* offset,
                       int zero_u8);
+  // The same to u = q + 32768: the high bytes of a row's channels, then the low ones.
+  void (*quantize_s16)(const float* x, ptrdiff_t x_stride, uint8_t* q, ptrdiff_t q_stride,
+                       int n_rows, int channels, const float* multiplier, const float* offset,
+                       int zero_u16);
   void (*dequantize_f32)(const uint8_t* q, ptrdiff_t q_stride, float* x, ptrdiff_t x_stride,
                          int n_rows, int channels, const float* multiplier, int zero_u8);
 
@@ -176,6 +206,13 @@ struct Kernels {
   void (*pwl_moments_f32)(const float* logits, int n_rows, int columns, const PiecewiseLinear&,
                           const float* x, ptrdiff_t x_stride, int channels, const MomentsF32&);
   void (*table_moments_f32)(const float* logits, int n_rows, int columns, const LookupTable&,
+                            const float* x, ptrdiff_t x_stride, int channels, const MomentsF32&);
+  // The same with the integer numerators of int8 pooling.
+  void (*softmax_moments_s16)(const float* logits, int n_rows, int columns, const float* maximum,
+                              const float* x, ptrdiff_t x_stride, int channels, const MomentsF32&);
+  void (*pwl_moments_s16)(const float* logits, int n_rows, int columns, const PiecewiseLinear&,
+                          const float* x, ptrdiff_t x_stride, int channels, const MomentsF32&);
+  void (*table_moments_s16)(const float* logits, int n_rows, int columns, const LookupTable&,
                             const float* x, ptrdiff_t x_stride, int channels, const MomentsF32&);
 
   // Softmax of each of `rows` rows of n contiguous values; out may be x. -Inf weighs 0, NaN makes

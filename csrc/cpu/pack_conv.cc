@@ -54,10 +54,9 @@ PackedConvS8 pack_s8(Isa isa, const ConvShape& shape, const int8_t* weight) {
 
 }  // namespace
 
-PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight,
-                          const int8_t* input_zero) {
-  PackedConvS8 packed = pack_s8(isa, shape, weight);
-  packed.initial = AlignedBuffer<int32_t>(round_up(shape.c_out, kMaxPanel));
+AlignedBuffer<int32_t> initial_sums(const ConvShape& shape, const int8_t* weight,
+                                    const int8_t* input_zero) {
+  AlignedBuffer<int32_t> sums(round_up(shape.c_out, kMaxPanel));
   const size_t depth = static_cast<size_t>(shape.taps()) * shape.c_in;
   for (int o = 0; o < shape.c_out; ++o) {
     int64_t magnitude = 0;
@@ -69,8 +68,15 @@ PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight,
     }
     EARMARK_CHECK(255 * magnitude < kMaxAccumulator, "output channel ", o,
                   ": 255 * sum|w| = ", 255 * magnitude, " could overflow the int32 accumulator");
-    packed.initial[o] = static_cast<int32_t>(initial);
+    sums[o] = static_cast<int32_t>(initial);
   }
+  return sums;
+}
+
+PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight,
+                          const int8_t* input_zero) {
+  PackedConvS8 packed = pack_s8(isa, shape, weight);
+  packed.initial = initial_sums(shape, weight, input_zero);
   return packed;
 }
 

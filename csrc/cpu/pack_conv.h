@@ -35,6 +35,10 @@ using PackedConvF32 = PackedConv<float>;
 // weight: [c_out][taps][c_in]; input_zero: [c_in]. Throws if an int32 sum could overflow.
 PackedConvS8 pack_conv_s8(Isa isa, const ConvShape& shape, const int8_t* weight,
                           const int8_t* input_zero);
+// Where the accumulators start: -(z + 128) * sum w. As `PackedConvS8::initial`, for another zero
+// point.
+AlignedBuffer<int32_t> initial_sums(const ConvShape& shape, const int8_t* weight,
+                                    const int8_t* input_zero);
 PackedConvF32 pack_conv_f32(Isa isa, const ConvShape& shape, const float* weight);
 
 }  // namespace earmark

@@ -229,6 +229,42 @@ static void table_moments_f32(const float* logits, int n_rows, int columns,
       logits, n_rows, columns, x, x_stride, channels, m);
 }
 
+// Numerators are integers up to 2^24, exact in float32.
+static void softmax_moments_s16(const float* logits, int n_rows, int columns, const float* maximum,
+                                const float* x, ptrdiff_t x_stride, int channels,
+                                const MomentsF32& m) {
+  EARMARK_RAN("softmax_moments_s16");
+  add_moments_f32(
+      [=](float v, int c) __attribute__((always_inline)) {
+        return static_cast<float>(exp_numerator(v - maximum[c]));
+      },
+      logits, n_rows, columns, x, x_stride, channels, m);
+}
+
+static void pwl_moments_s16(const float* logits, int n_rows, int columns,
+                            const PiecewiseLinear& pwl, const float* x, ptrdiff_t x_stride,
+                            int channels, const MomentsF32& m) {
+  EARMARK_RAN("pwl_moments_s16");
+  with_pieces(
+      pwl, [&](const PiecewiseLinear& pieces, auto count) __attribute__((always_inline)) {
+        add_moments_f32(
+            [&](float v, int) __attribute__((always_inline)) {
+              return static_cast<float>(pwl_numerator<count.value>(pieces, v));
+            },
+            logits, n_rows, columns, x, x_stride, channels, m);
+      });
+}
+
+static void table_moments_s16(const float* logits, int n_rows, int columns,
+                              const LookupTable& table, const float* x, ptrdiff_t x_stride,
+                              int channels, const MomentsF32& m) {
+  EARMARK_RAN("table_moments_s16");
+  add_moments_f32(
+      [=](float v, int)
+          __attribute__((always_inline)) { return static_cast<float>(table_numerator(table, v)); },
+      logits, n_rows, columns, x, x_stride, channels, m);
+}
+
 EARMARK_FN float sum_of(const float* x, int64_t n) {
   FloatLanes sums[4] = {};
   int64_t i = 0;

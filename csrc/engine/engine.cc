@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <chrono>
+#include <cstring>
 #include <exception>
 #include <numeric>
 
@@ -48,6 +49,19 @@ int output_tensor(const Plan& plan) {
   EARMARK_CHECK(embedding || scores, "the plan has no output, 'embedding' or 'scores'");
   EARMARK_CHECK(!embedding || !scores, "the plan has two outputs, 'embedding' and 'scores'");
   return only_tensor(plan, embedding ? "embedding" : "scores", Kind::kVector);
+}
+
+// Rows of an s16 tensor's planes of bytes, u = q + 32768, to q.
+void join_planes(std::vector<char>& rows, int channels) {
+  std::vector<int16_t> row(channels);
+  const size_t row_bytes = sizeof(int16_t) * channels;
+  for (size_t begin = 0; begin < rows.size(); begin += row_bytes) {
+    const auto* high = reinterpret_cast<const uint8_t*>(rows.data() + begin);
+    for (int c = 0; c < channels; ++c) {
+      row[c] = static_cast<int16_t>(256 * high[c] + high[channels + c] - 32768);
+    }
+    std::memcpy(rows.data() + begin, row.data(), row_bytes);
+  }
 }
 
 template <class T>
@@ -112,7 +126,10 @@ Engine::Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>
   EARMARK_CHECK(threads_ >= 1 && threads_ <= kMaxThreads, "threads is ", threads,
                 ", expected 1 to ", kMaxThreads);
   EARMARK_CHECK(output().dtype == DType::kF32 || output().scale != 0, "the plan's '", output().name,
-                "' is s8 and has no scale");
+                "' is ", name_of(output().dtype), " and has no scale");
+  for (const Tensor* end : {&input(), &output()}) {
+    EARMARK_CHECK(end->dtype != DType::kS16, "the plan's '", end->name, "' is s16");
+  }
   if (input().dtype == DType::kS8 && input().scale != 0) {
     input_multiplier_ = AlignedBuffer<float>(input().channels);
     input_offset_ = AlignedBuffer<float>(input().channels);
@@ -434,11 +451,10 @@ int64_t Engine::bytes_touched(const Walk& walk, const Op& op) const {
         t.kind == Kind::kVector ? 1 : static_cast<int64_t>(place.length) * place.width;
     bytes += rows * t.channels * static_cast<int64_t>(size_of(t.dtype));
   };
-  const Tensor& first = op.frames_in.empty() ? *op.vectors_in[0] : *op.frames_in[0];
   for (const Tensor* t : op.frames_in) add(*t);
   for (const Tensor* t : op.vectors_in) add(*t);
   add(*op.out);
-  return bytes + op.weights() * static_cast<int64_t>(size_of(first.dtype));
+  return bytes + op.weight_bytes();
 }
 
 TracedTensor Engine::copy(const Walk& walk, const Tensor& tensor) const {
@@ -463,6 +479,7 @@ TracedTensor Engine::copy(const Walk& walk, const Tensor& tensor) const {
   if (tensor.dtype == DType::kS8) {
     for (char& value : out.data) value = static_cast<char>(value ^ 0x80);
   }
+  if (tensor.dtype == DType::kS16) join_planes(out.data, tensor.channels);
   return out;
 }
 

@@ -92,9 +92,14 @@ class Op {
   // Input positions that the output positions depend on.
   virtual Range reads(Range out_range, int /*length_in*/) const { return out_range; }
 
-  // For profiles. Weights, of the inputs' dtype, and how often one run multiplies with all of them:
-  // once a position and row, more often where sums are computed again.
+  // For profiles. Weights, their bytes where they are not of the input's dtype, and how often one
+  // run multiplies with all of them: once a position and row, more often where sums are computed
+  // again.
   virtual int64_t weights() const { return 0; }
+  virtual int64_t weight_bytes() const {
+    const Tensor* in = frames_in.empty() ? vectors_in[0] : frames_in[0];
+    return weights() * static_cast<int64_t>(size_of(in->dtype));
+  }
   virtual int64_t uses_of_weights(const Walk&, Range) const { return 0; }
 
   // Bytes that the op keeps between begin and end, at walk.states[index].

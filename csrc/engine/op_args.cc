@@ -1,6 +1,7 @@
 #include "engine/op_args.h"
 
 #include <cmath>
+#include <cstdlib>
 
 namespace earmark {
 namespace {
@@ -23,7 +24,7 @@ const Tensor& OpArgs::tensor(const char* role, const std::string& name, Kind kin
   const Tensor& t = plan_.find(desc_, role, name);
   check(t.kind == kind, role, " '", name, "' must be ",
         kind == Kind::kFrames ? "frames" : "a vector");
-  check(t.dtype == dtype, role, " '", name, "' must be ", dtype == DType::kS8 ? "s8" : "f32");
+  check(t.dtype == dtype, role, " '", name, "' must be ", name_of(dtype));
   return t;
 }
 
@@ -39,7 +40,9 @@ const ArrayView& OpArgs::array(const char* role, DType dtype) const {
   const auto found = desc_.arrays.find(role);
   check(found != desc_.arrays.end(), "array '", role, "' is missing");
   check(found->second.dtype == dtype, "array '", role, "' must be ",
-        dtype == DType::kS8 ? "int8" : "float32");
+        dtype == DType::kS8    ? "int8"
+        : dtype == DType::kS16 ? "int16"
+                               : "float32");
   return found->second;
 }
 
@@ -79,7 +82,7 @@ AlignedBuffer<float> OpArgs::floats(const char* role, int size, bool positive) c
 
 Epilogue OpArgs::epilogue(int channels, DType dtype) const {
   const ArrayView& a = array("epilogue", DType::kF32);
-  const int64_t rows = dtype == DType::kS8 ? 2 : 1;
+  const int64_t rows = dtype == DType::kF32 ? 1 : 2;
   check(a.shape.size() == 2 && (a.shape[0] == rows || a.shape[0] == rows + 2) &&
             a.shape[1] == channels,
         "array 'epilogue' has shape ", shape_text(a.shape), ", expected (", rows, " or ", rows + 2,
@@ -91,7 +94,7 @@ Epilogue OpArgs::epilogue(int channels, DType dtype) const {
     return row("epilogue", values, channels, channels, false);
   };
   Epilogue e;
-  if (dtype == DType::kS8) e.multiplier = next();
+  if (dtype != DType::kF32) e.multiplier = next();
   e.offset = next();
   if (a.shape[0] == rows + 2) {
     e.gain = next();
@@ -120,6 +123,18 @@ const int8_t* OpArgs::weights_s8(const std::vector<int64_t>& shape) const {
   return data;
 }
 
+std::vector<int16_t> OpArgs::weights_s16(const std::vector<int64_t>& shape) const {
+  const ArrayView& a = array("weight", DType::kS16, shape);
+  size_t size = 1;
+  for (const int64_t n : shape) size *= n;
+  const auto* data = static_cast<const int16_t*>(a.data);
+  for (size_t i = 0; i < size; ++i) {
+    check(std::abs(data[i]) <= kMaxWeightS16, "array 'weight'[", i, "] is ", data[i],
+          ", beyond the largest, ", kMaxWeightS16);
+  }
+  return {data, data + size};
+}
+
 std::vector<int8_t> OpArgs::table_s8() const {
   const int size = array_size("table");
   check(size >= 2 && size % 2 == 0, "a table needs an even number of entries, not ", size);
@@ -132,6 +147,19 @@ std::vector<float> OpArgs::table_f32() const {
   check(size >= 2 && size % 2 == 0, "a table needs an even number of entries, not ", size);
   const AlignedBuffer<float> data = floats("table", size);
   return {data.data(), data.data() + size};
+}
+
+LineTable OpArgs::line_table(bool positive) const {
+  LineTable table;
+  table.entries = array_size("table");
+  check(table.entries >= 2 && table.entries <= 1 << 16, table.entries,
+        " table entries, expected 2 to 65536");
+  table.values = floats("table", table.entries, positive);
+  table.differences = AlignedBuffer<float>(table.entries);
+  for (int i = 0; i + 1 < table.entries; ++i) {
+    table.differences[i] = table.values[i + 1] - table.values[i];
+  }
+  return table;
 }
 
 const Tensor* OpArgs::found_quantization(const char* role, const std::string& name) const {

@@ -13,6 +13,16 @@ struct Epilogue {
   AlignedBuffer<float> multiplier, offset, gain, shift;
 };
 
+// A function in equal steps with lines between: LookupTable with its memory.
+struct LineTable {
+  AlignedBuffer<float> values, differences;
+  int entries = 0;
+
+  LookupTable view(float scale = 1.0f, float offset = 0.0f) const {
+    return {values.data(), differences.data(), entries, scale, offset};
+  }
+};
+
 class OpArgs {
  public:
   OpArgs(const Plan& plan, const OpDesc& desc) : plan_(plan), desc_(desc) {}
@@ -33,16 +43,23 @@ class OpArgs {
   }
 
   bool has(const char* array) const { return desc_.arrays.count(array) != 0; }
+  bool has(const char* array, DType dtype) const {
+    return has(array) && desc_.arrays.at(array).dtype == dtype;
+  }
   // A float32 array of one value for each channel, or of one value for all; every value within the
   // stored range. Padded to kMaxPanel.
   AlignedBuffer<float> floats(const char* role, int size, bool positive = false) const;
-  // The rows of `epilogue`: multiplier (int8 ops only), offset, and perhaps gain and shift.
+  // The rows of `epilogue`: multiplier (integer ops only), offset, and perhaps gain and shift.
   Epilogue epilogue(int channels, DType dtype) const;
   const float* weights_f32(const std::vector<int64_t>& shape) const;
   // int8 weights, none of them -128.
   const int8_t* weights_s8(const std::vector<int64_t>& shape) const;
+  // int16 weights, none beyond kMaxWeightS16.
+  std::vector<int16_t> weights_s16(const std::vector<int64_t>& shape) const;
   std::vector<int8_t> table_s8() const;
   std::vector<float> table_f32() const;
+  // `table`, of any number of entries from 2 to 65536.
+  LineTable line_table(bool positive = false) const;
   // The vector of a quantization found at run time, by `range_f32`; null where none is named.
   const Tensor* found_quantization(const char* role, const std::string& name) const;
   // Zero point of each channel of `in`: the array `input_zero`, or the tensor's own.

@@ -20,8 +20,12 @@ Plan::Plan(const std::vector<TensorDesc>& tensors) {
     EARMARK_CHECK(t.channels >= 1 && t.channels <= kMaxChannels, "tensor '", t.name,
                   "': ", t.channels, " channels");
     EARMARK_CHECK(t.width >= 1 && t.width <= kMaxWidth, "tensor '", t.name, "': width ", t.width);
-    EARMARK_CHECK(t.zero_point >= -128 && t.zero_point <= 127, "tensor '", t.name, "': zero point ",
-                  t.zero_point, " is not an int8");
+    const bool wide = t.dtype == DType::kS16;
+    const int limit = wide ? 32768 : 128;
+    EARMARK_CHECK(t.zero_point >= -limit && t.zero_point < limit, "tensor '", t.name,
+                  "': zero point ", t.zero_point, " is not an int", wide ? 16 : 8);
+    EARMARK_CHECK(!wide || (t.of.empty() && t.over.empty()), "tensor '", t.name,
+                  "' is s16 and must have memory of its own");
     // Written so that NaN is refused too.
     EARMARK_CHECK(t.scale == 0 || (t.scale >= kMinMagnitude && t.scale <= kMaxMagnitude),
                   "tensor '", t.name, "': scale ", t.scale);

@@ -12,9 +12,17 @@
 namespace earmark {
 
 enum class Kind { kFrames, kVector };
-enum class DType { kS8, kF32 };
+// A position of an s16 tensor is two planes of bytes, u = q + 32768: the high bytes of all
+// channels, then the low ones.
+enum class DType { kS8, kS16, kF32 };
 
-inline size_t size_of(DType dtype) { return dtype == DType::kS8 ? 1 : sizeof(float); }
+inline size_t size_of(DType dtype) {
+  return dtype == DType::kS8 ? 1 : dtype == DType::kS16 ? 2 : sizeof(float);
+}
+// In a plan.
+inline const char* name_of(DType dtype) {
+  return dtype == DType::kS8 ? "s8" : dtype == DType::kS16 ? "s16" : "f32";
+}
 
 struct TensorDesc {
   std::string name;
@@ -22,13 +30,14 @@ struct TensorDesc {
   DType dtype = DType::kS8;
   int channels = 0;
   int width = 1;
-  int zero_point = 0;  // of int8 tensors
+  int zero_point = 0;  // of int8 and int16 tensors
   double scale = 0;    // of an int8 input or output; 0 where the plan does not say
   std::string of;      // base tensor of a view
   int offset = 0;      // its first channel there
   std::string over;    // tensor whose memory it may take
 
   int zero_u8() const { return zero_point + 128; }
+  int zero_u16() const { return zero_point + 32768; }
   // Whether a row of features, (width * channels), can be read as this tensor's frame.
   bool flat() const { return width == 1 || channels == 1; }
 };

@@ -20,7 +20,7 @@ from earmark.storage import decode_arrays
 
 FORMAT_VERSION = 1
 _NO_DIGEST = "0" * 64
-_DTYPES = ("int8", "float32")
+_DTYPES = ("int8", "int16", "float32")
 _CODED_DTYPES = ("uint8", "float16")
 # A name that JSON writes in one way only: no bit of the header can change unnoticed.
 _TENSOR_NAME = re.compile(r"[!#-\[\]-~]+")

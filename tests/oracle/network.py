@@ -52,7 +52,7 @@ class Network:
             expected, actual = (tensor.get("width", 1), *expected), values.shape[1:]
         if actual != expected:
             raise ValueError(f"{name} should be {expected}, got {values.shape}")
-        if (values.dtype == np.int8) != (tensor["dtype"] == "s8"):
+        if {"int8": "s8", "int16": "s16"}.get(values.dtype.name, "f32") != tensor["dtype"]:
             raise ValueError(f"{name} should be {tensor['dtype']}, got {values.dtype}")
         total = self.tensors[base]["channels"]
         if base not in self._memory:
@@ -89,7 +89,8 @@ class Network:
 
     def epilogue(self, op: Op) -> dict[str, Array]:
         """The rows of `epilogue` by name; the bias vector in place of `offset` if there is one."""
-        roles = EPILOGUE[0 if op["op"].endswith("_s8") else 1 :]
+        is_integer = op["op"].endswith(("_s8", "_s16"))
+        roles = EPILOGUE[0 if is_integer else 1 :]
         stored = self.array(op, "epilogue")
         if len(stored) not in (len(roles) - 2, len(roles)):
             raise ValueError(f"{op['name']}: epilogue {stored.shape}")
@@ -97,7 +98,6 @@ class Network:
         if "quantization" in op:
             rows["multiplier"] = ops.multiply(rows["multiplier"], self.found(op["quantization"])[0])
         if "bias" in op:
-            is_integer = op["op"].endswith("_s8")
             rows["offset"] = self.read_f32(op["bias"]) if is_integer else self.read(op["bias"])
         return rows
 
@@ -158,6 +158,11 @@ def _quantize_s8(net: Network, op: Op) -> Array:
     return ops.quantize_s8(x, *constants, net.zero_point(op["out"]))
 
 
+def _quantize_s16(net: Network, op: Op) -> Array:
+    constants = (net.array(op, "multiplier"), net.array(op, "offset"))
+    return ops.quantize_s16(net.read_f32(op["in"]), *constants, net.zero_point(op["out"]))
+
+
 def _affine_f32(net: Network, op: Op) -> Array:
     x = net.read_f32(op["in"])
     return ops.affine_f32(x, net.array(op, "multiplier"), net.array(op, "offset"))
@@ -182,6 +187,18 @@ def _conv_s8(net: Network, op: Op) -> Array:
         relu=op.get("relu", False),
         **net.epilogue(op),
         **extra,
+        **_geometry(op),
+    )
+
+
+def _conv_s16(net: Network, op: Op) -> Array:
+    return ops.conv_s16(
+        net.read(op["in"]),
+        _kernel(net, op),
+        net.input_zero(op),
+        relu=op.get("relu", False),
+        **net.epilogue(op),
+        **net.optional(op, "table"),
         **_geometry(op),
     )
 
@@ -264,6 +281,17 @@ def _dense_s8(net: Network, op: Op) -> Array:
     )
 
 
+def _dense_s16(net: Network, op: Op) -> Array:
+    return ops.dense_s16(
+        net.read(op["in"]),
+        net.array(op, "weight"),
+        net.input_zero(op),
+        relu=op.get("relu", False),
+        **net.epilogue(op),
+        **net.optional(op, "table"),
+    )
+
+
 def _dense_f32(net: Network, op: Op) -> Array:
     return ops.dense_f32(
         net.read(op["in"]),
@@ -297,6 +325,19 @@ def _attentive_pool_s8(net: Network, op: Op) -> Array:
     )
 
 
+def _attentive_pool_s16(net: Network, op: Op) -> Array:
+    return ops.attentive_pool_s16(
+        net.read(op["in"]),
+        net.read_f32(op["values"]),
+        net.array(op, "weight"),
+        net.input_zero(op),
+        min_variance=op["min_variance"],
+        softmax=op.get("softmax", "exact"),
+        **net.epilogue(op),
+        **net.optional(op, *SOFTMAX_ARRAYS),
+    )
+
+
 def _attentive_pool_f32(net: Network, op: Op) -> Array:
     return ops.attentive_pool_f32(
         net.read(op["in"]),
@@ -311,10 +352,12 @@ def _attentive_pool_f32(net: Network, op: Op) -> Array:
 
 RUNNERS: dict[str, Callable[[Network, Op], Array]] = {
     "quantize_s8": _quantize_s8,
+    "quantize_s16": _quantize_s16,
     "dequantize_f32": _dequantize_f32,
     "affine_f32": _affine_f32,
     "range_f32": _range_f32,
     "conv_s8": _conv_s8,
+    "conv_s16": _conv_s16,
     "conv_f32": _conv_f32,
     "add_s8": _add_s8,
     "add_f32": _add_f32,
@@ -323,8 +366,10 @@ RUNNERS: dict[str, Callable[[Network, Op], Array]] = {
     "stats_s8": _stats_s8,
     "stats_f32": _stats_f32,
     "dense_s8": _dense_s8,
+    "dense_s16": _dense_s16,
     "dense_f32": _dense_f32,
     "attentive_pool_s8": _attentive_pool_s8,
+    "attentive_pool_s16": _attentive_pool_s16,
     "attentive_pool_f32": _attentive_pool_f32,
 }
 

@@ -1,10 +1,11 @@
-// attentive_pool_s8 and attentive_pool_f32: the attention's last layer, the softmax over time and
-// the weighted mean and standard deviation, one slice of channels at a time. The logits of at most
-// kBlockRows frames exist at once: where a recording is longer, the exact softmax computes them
-// twice, for the maximum and for the sums.
+// attentive_pool_s8, attentive_pool_s16 and attentive_pool_f32: the attention's last layer, the
+// softmax over time and the weighted mean and standard deviation, one slice of channels at a time.
+// The logits of at most kBlockRows frames exist at once: where a recording is longer, the exact
+// softmax computes them twice, for the maximum and for the sums.
 #include <cmath>
 
 #include "engine/ops/conv_driver.h"
+#include "engine/ops/layer_s16.h"
 #include "engine/ops/ops.h"
 #include "engine/ops/softmax_function.h"
 
@@ -13,13 +14,67 @@ namespace {
 
 constexpr int kBlockRows = 1024;
 
-template <class T, class W, class Logit>
+// The logits of some rows and panels, from hidden frames of type T by packed weights.
+template <class T, class W, class Multiply>
+class PackedLogits {
+ public:
+  // multiply(call, logits, columns, first channel)
+  PackedLogits(const PackedConv<W>& packed, const Place& hidden, Multiply multiply)
+      : packed_(packed), hidden_(hidden), multiply_(multiply) {}
+
+  const PackedConv<W>& packed() const { return packed_; }
+  size_t scratch_bytes(int rows) const { return ConvScratch<T, W>(packed_, rows).bytes(); }
+
+  template <class Logit>
+  void compute(int first, int rows, int max_rows, int panel_begin, int panel_end, char* scratch,
+               Logit* logits, int columns) const {
+    const ConvScratch<T, W> layout(packed_, max_rows);
+    const T** pointers = layout.pointers(scratch);
+    for (int r = 0; r < rows; ++r) pointers[r] = hidden_.row<T>(first + r);
+    multiply_(conv_call(packed_, pointers, rows, panel_begin, panel_end, layout.kernel(scratch)),
+              logits, columns, panel_begin * packed_.packing.panel);
+  }
+
+ private:
+  const PackedConv<W>& packed_;
+  const Place& hidden_;
+  Multiply multiply_;
+};
+
+// Likewise, from hidden frames and weights of up to 16 bits.
+class PlaneLogits {
+ public:
+  PlaneLogits(const Kernels& kernels, const LayerS16& layer, const Place& hidden)
+      : kernels_(kernels), layer_(layer), hidden_(hidden) {}
+
+  const PackedConvS8& packed() const { return layer_.packed(); }
+  size_t scratch_bytes(int rows) const { return layer_.scratch_bytes(rows); }
+
+  void compute(int first, int rows, int max_rows, int panel_begin, int panel_end, char* scratch,
+               float* logits, int columns) const {
+    const uint8_t** pointers = LayerS16::pointers(scratch);
+    for (int plane = 0; plane < layer_.planes_in(); ++plane) {
+      const Place place = LayerS16::plane(hidden_, plane, layer_.planes_in());
+      for (int r = 0; r < rows; ++r) *pointers++ = place.row<uint8_t>(first + r);
+    }
+    layer_.run(kernels_, scratch, max_rows, rows, panel_begin, panel_end, layer_.offset(), nullptr,
+               logits - panel_begin * packed().packing.panel, columns);
+  }
+
+ private:
+  const Kernels& kernels_;
+  const LayerS16& layer_;
+  const Place& hidden_;
+};
+
+template <class Logit, class Value>
 class AttentivePool : public Op {
  public:
-  AttentivePool(const OpArgs& args, const OpDesc& desc, DType dtype)
-      : Op(desc), softmax_(args, dtype) {
-    hidden_ = &args.in(Kind::kFrames, dtype);
-    values_ = &args.tensor("values", desc.values, Kind::kFrames, dtype);
+  AttentivePool(const OpArgs& args, const OpDesc& desc, DType hidden, DType values,
+                bool integer_numerators)
+      : Op(desc), softmax_(args, integer_numerators) {
+    hidden_ = &args.in(Kind::kFrames, hidden);
+    values_ = &args.tensor("values", desc.values, Kind::kFrames, values);
     args.check(hidden_->width == 1 && values_->width == 1, "pooling is over time: width must be 1");
     out = &args.tensor("out", desc.out, Kind::kVector, DType::kF32, 2 * values_->channels);
     frames_in = {hidden_, values_};
@@ -38,49 +93,43 @@ class AttentivePool : public Op {
   }
 
  protected:
-  // Logits of some panels for rows [first, first + rows): [rows][columns].
+  // Logits of some panels: [rows][columns].
   struct Slice {
-    ConvCall<T, W> call;
     Logit* logits;
-    const T* values;  // row 0, first channel of the slice
+    const Value* values;  // row 0, first channel of the slice
     ptrdiff_t values_stride;
     int channel;
     int columns;   // of whole panels
     int channels;  // that there are of them
   };
 
-  // compute(slice) fills slice.logits; body(slice, blocks) gets for_blocks(each), which calls
-  // each(first row, rows) with the logits of those rows in place.
-  template <class Compute, class Body>
-  void for_slices(Walk& walk, const PackedConv<W>& packed, const Compute& compute,
-                  const Body& body) const {
-    const Place& h = walk[*hidden_];
+  // body(slice, blocks) gets for_blocks(each), which calls each(first row, rows) with the logits of
+  // those rows in place, which `source` computed.
+  template <class Logits, class Body>
+  void for_slices(Walk& walk, const Logits& source, const Body& body) const {
     const Place& x = walk[*values_];
     const int rows = x.length;
     const int block = std::min(rows, kBlockRows);
-    const int width = packed.packing.panel;
+    const int width = source.packed().packing.panel, panels = source.packed().panels;
     const int count = kMaxPanel / width;  // a kernel that copies its rows does so once for them all
-    const ConvScratch<T, W> layout(packed, block);
-    walk.reserve_scratch(layout.bytes() + sizeof(Logit) * block * width * count);
-    walk.pool->parallel_for((packed.panels + count - 1) / count, [&](int unit, int thread) {
-      const int p = unit * count, end = std::min(p + count, packed.panels);
+    const size_t before_logits = source.scratch_bytes(block);
+    walk.reserve_scratch(before_logits + sizeof(Logit) * block * width * count);
+    walk.pool->parallel_for((panels + count - 1) / count, [&](int unit, int thread) {
+      const int p = unit * count, end = std::min(p + count, panels);
       char* scratch = walk.scratch(thread);
-      const T** pointers = layout.pointers(scratch);
       Slice slice;
-      slice.logits = reinterpret_cast<Logit*>(scratch + layout.bytes());
+      slice.logits = reinterpret_cast<Logit*>(scratch + before_logits);
       slice.channel = p * width;
       slice.columns = (end - p) * width;
       slice.channels = std::min(slice.columns, shape_.c_out - slice.channel);
-      slice.values = x.row<T>(0) + slice.channel;
+      slice.values = x.row<Value>(0) + slice.channel;
       slice.values_stride = x.stride;
       int filled = -1;  // first row of the block whose logits are there
       body(slice, [&](const auto& each) {
         for (int first = 0; first < rows; first += block) {
           const int n = std::min(block, rows - first);
           if (filled != first) {
-            for (int r = 0; r < n; ++r) pointers[r] = h.row<T>(first + r);
-            slice.call = conv_call(packed, pointers, n, p, end, layout.kernel(scratch));
-            compute(slice);
+            source.compute(first, n, block, p, end, scratch, slice.logits, slice.columns);
             filled = first;
           }
           each(first, n);
@@ -112,10 +161,10 @@ class AttentivePool : public Op {
   double min_variance_;
 };
 
-class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
+class AttentivePoolS8 final : public AttentivePool<int32_t, uint8_t> {
  public:
   AttentivePoolS8(const OpArgs& args, const OpDesc& desc, Isa isa)
-      : AttentivePool(args, desc, DType::kS8) {
+      : AttentivePool(args, desc, DType::kS8, DType::kS8, true) {
     const std::vector<int8_t> zero = args.input_zero(*hidden_);
     packed_ = pack_conv_s8(isa, shape_, args.weights_s8({shape_.c_out, shape_.c_in}), zero.data());
     multiplier_ = args.floats("multiplier", shape_.c_out, true);
@@ -141,10 +190,12 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
       zero = zero_u8(found) - 128;
       min_variance /= static_cast<double>(found.scale) * static_cast<double>(found.scale);
     }
-    const auto compute = [&](const Slice& slice) {
-      k.conv_acc_s8(slice.call, packed_.initial.data(), slice.logits, slice.columns);
+    const auto multiply = [&](const ConvCallS8& call, int32_t* logits, int columns, int) {
+      k.conv_acc_s8(call, packed_.initial.data(), logits, columns);
     };
-    for_slices(walk, packed_, compute, [&](const Slice& slice, const auto& for_blocks) {
+    const PackedLogits<uint8_t, int8_t, decltype(multiply)> source(packed_, walk[*hidden_],
+                                                                   multiply);
+    for_slices(walk, source, [&](const Slice& slice, const auto& for_blocks) {
       int64_t s0[kMaxPanel] = {}, s1[kMaxPanel] = {}, s2[kMaxPanel] = {};
       const Moments moments = {s0, s1, s2};
       const float* multiplier = multiplier_.data() + slice.channel;
@@ -187,36 +238,36 @@ class AttentivePoolS8 final : public AttentivePool<uint8_t, int8_t, int32_t> {
   AlignedBuffer<float> multiplier_, value_multiplier_, offset_;
 };
 
-class AttentivePoolF32 final : public AttentivePool<float, float, float> {
- public:
-  AttentivePoolF32(const OpArgs& args, const OpDesc& desc, Isa isa)
-      : AttentivePool(args, desc, DType::kF32) {
-    packed_ = pack_conv_f32(isa, shape_, args.weights_f32({shape_.c_out, shape_.c_in}));
-    epilogue_ = args.epilogue(shape_.c_out, DType::kF32);
-    args.check(epilogue_.gain.size() == 0, "the attention's last layer has no affine");
-  }
+// Of float32 values and logits.
+class AttentivePoolReal : public AttentivePool<float, float> {
+ protected:
+  using AttentivePool::AttentivePool;
 
-  void run(Walk& walk, Range) const override {
+  // The moments by each kind of numerators.
+  struct MomentKernels {
+    decltype(Kernels::softmax_moments_f32) softmax;
+    decltype(Kernels::pwl_moments_f32) pwl;
+    decltype(Kernels::table_moments_f32) table;
+  };
+
+  template <class Logits>
+  void pool(Walk& walk, const Logits& source, const MomentKernels& add) const {
     const Kernels& k = *walk.kernels;
-    const EpilogueF32 epilogue = {epilogue_.offset.data(), nullptr, nullptr, false};
-    const auto compute = [&](const Slice& slice) {
-      k.conv_f32(slice.call, epilogue, slice.logits - slice.channel, slice.columns);
-    };
-    for_slices(walk, packed_, compute, [&](const Slice& slice, const auto& for_blocks) {
+    for_slices(walk, source, [&](const Slice& slice, const auto& for_blocks) {
       double s0[kMaxPanel] = {}, s1[kMaxPanel] = {}, s2[kMaxPanel] = {};
       const MomentsF32 moments = {s0, s1, s2};
       const auto values = [&](int first) { return slice.values + first * slice.values_stride; };
       switch (softmax_.kind) {
         case SoftmaxFunction::Kind::kPwl:
           for_blocks([&](int first, int rows) {
-            k.pwl_moments_f32(slice.logits, rows, slice.columns, softmax_.pwl(), values(first),
-                              slice.values_stride, slice.channels, moments);
+            add.pwl(slice.logits, rows, slice.columns, softmax_.pwl(), values(first),
+                    slice.values_stride, slice.channels, moments);
           });
           break;
         case SoftmaxFunction::Kind::kTable:
           for_blocks([&](int first, int rows) {
-            k.table_moments_f32(slice.logits, rows, slice.columns, softmax_.table(), values(first),
-                                slice.values_stride, slice.channels, moments);
+            add.table(slice.logits, rows, slice.columns, softmax_.table(), values(first),
+                      slice.values_stride, slice.channels, moments);
           });
           break;
         case SoftmaxFunction::Kind::kExact:
@@ -228,13 +279,56 @@ class AttentivePoolF32 final : public AttentivePool<float, float, float> {
             k.max_f32(slice.logits, rows, slice.columns, slice.channels, maximum);
           });
           for_blocks([&](int first, int rows) {
-            k.softmax_moments_f32(slice.logits, rows, slice.columns, maximum, values(first),
-                                  slice.values_stride, slice.channels, moments);
+            add.softmax(slice.logits, rows, slice.columns, maximum, values(first),
+                        slice.values_stride, slice.channels, moments);
           });
           break;
       }
       finish(walk, slice, s0, s1, s2, 0.0, min_variance_, [](int) { return 1.0f; });
     });
+  }
+};
+
+class AttentivePoolS16 final : public AttentivePoolReal {
+ public:
+  AttentivePoolS16(const OpArgs& args, const OpDesc& desc, Isa isa)
+      : AttentivePoolReal(args, desc, args.find("in", desc.in).dtype, DType::kF32, true),
+        layer_(args, desc, isa, shape_, *hidden_, {shape_.c_out, shape_.c_in}) {
+    args.check(!layer_.has_affine(), "the attention's last layer has no affine");
+  }
+
+  int64_t weight_bytes() const override { return layer_.weight_bytes(); }
+  int64_t uses_of_weights(const Walk& walk, Range range) const override {
+    return layer_.products() * AttentivePool::uses_of_weights(walk, range);
+  }
+
+  void run(Walk& walk, Range) const override {
+    const Kernels& k = *walk.kernels;
+    pool(walk, PlaneLogits(k, layer_, walk[*hidden_]),
+         {k.softmax_moments_s16, k.pwl_moments_s16, k.table_moments_s16});
+  }
+
+ private:
+  const LayerS16 layer_;
+};
+
+class AttentivePoolF32 final : public AttentivePoolReal {
+ public:
+  AttentivePoolF32(const OpArgs& args, const OpDesc& desc, Isa isa)
+      : AttentivePoolReal(args, desc, DType::kF32, DType::kF32, false) {
+    packed_ = pack_conv_f32(isa, shape_, args.weights_f32({shape_.c_out, shape_.c_in}));
+    epilogue_ = args.epilogue(shape_.c_out, DType::kF32);
+    args.check(epilogue_.gain.size() == 0, "the attention's last layer has no affine");
+  }
+
+  void run(Walk& walk, Range) const override {
+    const Kernels& k = *walk.kernels;
+    const EpilogueF32 epilogue = {epilogue_.offset.data(), nullptr, nullptr, false};
+    const auto multiply = [&](const ConvCallF32& call, float* logits, int columns, int channel) {
+      k.conv_f32(call, epilogue, logits - channel, columns);
+    };
+    const PackedLogits<float, float, decltype(multiply)> source(packed_, walk[*hidden_], multiply);
+    pool(walk, source, {k.softmax_moments_f32, k.pwl_moments_f32, k.table_moments_f32});
   }
 
  private:
@@ -246,6 +340,10 @@ class AttentivePoolF32 final : public AttentivePool<float, float, float> {
 
 OpPtr make_attentive_pool_s8(const OpArgs& args, const OpDesc& desc, Isa isa) {
   return std::make_unique<AttentivePoolS8>(args, desc, isa);
+}
+
+OpPtr make_attentive_pool_s16(const OpArgs& args, const OpDesc& desc, Isa isa) {
+  return std::make_unique<AttentivePoolS16>(args, desc, isa);
 }
 
 OpPtr make_attentive_pool_f32(const OpArgs& args, const OpDesc& desc, Isa isa) {

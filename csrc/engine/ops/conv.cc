@@ -1,5 +1,6 @@
-// conv_s8 and conv_f32: convolution -> ReLU -> affine -> int8, a table, or float32.
+// conv_s8, conv_s16 and conv_f32: convolution -> ReLU -> affine -> int8, a table, or float32.
 #include "engine/ops/conv_driver.h"
+#include "engine/ops/layer_s16.h"
 #include "engine/ops/layer_s8.h"
 #include "engine/ops/ops.h"
 #include "engine/ops/windowed.h"
@@ -7,7 +8,7 @@
 namespace earmark {
 namespace {
 
-// What both dtypes share: inputs.
+// What all dtypes share: inputs.
 class Conv : public Windowed {
  public:
   Conv(const OpArgs& args, const OpDesc& desc, DType from, DType to)
@@ -80,16 +81,9 @@ class ConvS8 final : public Conv {
                 const int columns = (unit.panel_end - unit.panel_begin) * width;
                 auto* acc = reinterpret_cast<int32_t*>(extra);
                 k.conv_acc_s8(call, epilogue.initial, acc, columns);
-                EpilogueS8 part = epilogue;
-                part.multiplier += channel;
-                part.offset += channel;
-                if (part.gain != nullptr) {
-                  part.gain += channel;
-                  part.shift += channel;
-                }
-                k.table_s8(acc, columns, part, table_.data(), static_cast<int>(table_.size()),
-                           output(unit) + channel, to.stride, call.n_rows,
-                           std::min(columns, shape_.c_out - channel));
+                k.table_s8(acc, columns, at_channel(epilogue, channel), table_.data(),
+                           static_cast<int>(table_.size()), output(unit) + channel, to.stride,
+                           call.n_rows, std::min(columns, shape_.c_out - channel));
               });
   }
 
@@ -104,6 +98,49 @@ class ConvS8 final : public Conv {
 
   const LayerS8 layer_;
   std::vector<int8_t> table_;
+};
+
+class ConvS16 final : public Conv {
+ public:
+  ConvS16(const OpArgs& args, const OpDesc& desc, Isa isa)
+      : Conv(args, desc, args.find("in", desc.in).dtype, DType::kF32),
+        layer_(args, desc, isa, shape_, *in_, weight_shape()),
+        has_table_(args.has("table")) {
+    if (has_table_) table_ = args.line_table();
+  }
+
+  int64_t weight_bytes() const override { return layer_.weight_bytes(); }
+  int64_t uses_of_weights(const Walk& walk, Range range) const override {
+    return layer_.products() * Conv::uses_of_weights(walk, range);
+  }
+
+  void run(Walk& walk, Range range) const override {
+    const Place& to = walk[*out];
+    const ConvGrid grid(layer_.packed(), range.size() * to.width, walk.pool->threads());
+    const float* offsets = offset(walk, layer_.offset());
+    const LookupTable table = table_.view();
+    walk.reserve_scratch(layer_.scratch_bytes(grid.max_rows()));
+    walk.pool->parallel_for(grid.units(), [&](int i, int thread) {
+      const ConvUnit unit = grid.unit(i);
+      const int rows = unit.row_end - unit.row_begin;
+      char* scratch = walk.scratch(thread);
+      const uint8_t** pointers = LayerS16::pointers(scratch);
+      for (int plane = 0; plane < layer_.planes_in(); ++plane) {
+        const Place in = LayerS16::plane(walk[*in_], plane, layer_.planes_in());
+        point_rows(shape_, in, to.width, range.begin, unit.row_begin, unit.row_end,
+                   layer_.zero_row(plane), pointers);
+        pointers += rows * shape_.taps();
+      }
+      layer_.run(*walk.kernels, scratch, grid.max_rows(), rows, unit.panel_begin, unit.panel_end,
+                 offsets, has_table_ ? &table : nullptr,
+                 to.row<float>(range.begin) + unit.row_begin * to.stride, to.stride);
+    });
+  }
+
+ private:
+  const LayerS16 layer_;
+  bool has_table_;
+  LineTable table_;
 };
 
 class ConvF32 final : public Conv {
@@ -148,6 +185,10 @@ class ConvF32 final : public Conv {
 
 OpPtr make_conv_s8(const OpArgs& args, const OpDesc& desc, Isa isa) {
   return std::make_unique<ConvS8>(args, desc, isa);
+}
+
+OpPtr make_conv_s16(const OpArgs& args, const OpDesc& desc, Isa isa) {
+  return std::make_unique<ConvS16>(args, desc, isa);
 }
 
 OpPtr make_conv_f32(const OpArgs& args, const OpDesc& desc, Isa isa) {

@@ -67,12 +67,13 @@ class ConvGrid {
   int panel_blocks_;
 };
 
-// The scratch of one unit: input pointers and what the kernel asked for.
+// The scratch of one unit: input pointers, of each plane of the input, and what the kernel asked
+// for.
 template <class T, class W>
 class ConvScratch {
  public:
-  ConvScratch(const PackedConv<W>& packed, int max_rows)
-      : pointers_(round_up(sizeof(const T*) * max_rows * packed.shape.taps())),
+  ConvScratch(const PackedConv<W>& packed, int max_rows, int planes = 1)
+      : pointers_(round_up(sizeof(const T*) * planes * max_rows * packed.shape.taps())),
         kernel_(round_up(whole_tiles(max_rows, packed.packing.tile_rows) *
                          packed.packing.scratch_bytes(static_cast<size_t>(packed.shape.taps()) *
                                                       packed.c_in_padded))) {}

@@ -1,5 +1,7 @@
-// dense_s8 and dense_f32: a layer on a recording's vector, run as a convolution of one row.
+// dense_s8, dense_s16 and dense_f32: a layer on a recording's vector, run as a convolution of one
+// row.
 #include "engine/ops/conv_driver.h"
+#include "engine/ops/layer_s16.h"
 #include "engine/ops/layer_s8.h"
 #include "engine/ops/ops.h"
 
@@ -20,10 +22,11 @@ class Dense : public Op {
   int64_t uses_of_weights(const Walk&, Range) const override { return 1; }
 
  protected:
+  static constexpr int kPanelsPerUnit = 2;
+
   // kernel(call, first channel, channels of the unit) on all threads.
   template <class T, class W, class Kernel>
   void run_rows(Walk& walk, const PackedConv<W>& packed, const Kernel& kernel) const {
-    constexpr int kPanelsPerUnit = 2;
     const ConvScratch<T, W> layout(packed, 1);
     walk.reserve_scratch(layout.bytes());
     const T* row = walk[*in_].vector<T>();
@@ -66,7 +69,7 @@ class DenseS8 final : public Dense {
           walk.kernels->conv_acc_s8(call, e.initial, acc, 2 * kMaxPanel);
           for (int i = 0; i < channels; ++i) {
             const int c = channel + i;
-            const float v = real_value(e, c, acc[i]);
+            const float v = real_value(e, c, static_cast<float>(acc[i]));
             if (out->dtype == DType::kS8) {
               to.vector<uint8_t>()[c] = requantize_u8(v, e.zero_u8);
             } else {
@@ -80,6 +83,40 @@ class DenseS8 final : public Dense {
  private:
   const LayerS8 layer_;
   std::vector<float> table_;
+};
+
+class DenseS16 final : public Dense {
+ public:
+  DenseS16(const OpArgs& args, const OpDesc& desc, Isa isa)
+      : Dense(args, desc, args.find("in", desc.in).dtype, DType::kF32),
+        layer_(args, desc, isa, shape_, *in_, {shape_.c_out, shape_.c_in}),
+        has_table_(args.has("table")) {
+    if (has_table_) table_ = args.line_table();
+  }
+
+  int64_t weight_bytes() const override { return layer_.weight_bytes(); }
+  int64_t uses_of_weights(const Walk&, Range) const override { return layer_.products(); }
+
+  void run(Walk& walk, Range) const override {
+    const LookupTable table = table_.view();
+    auto* to = walk[*out].vector<float>();
+    walk.reserve_scratch(layer_.scratch_bytes(1));
+    const int panels = layer_.packed().panels;
+    walk.pool->parallel_for((panels + kPanelsPerUnit - 1) / kPanelsPerUnit, [&](int i, int thread) {
+      char* scratch = walk.scratch(thread);
+      for (int plane = 0; plane < layer_.planes_in(); ++plane) {
+        LayerS16::pointers(scratch)[plane] = walk[*in_].vector<uint8_t>() + plane * shape_.c_in;
+      }
+      const int panel = i * kPanelsPerUnit;
+      layer_.run(*walk.kernels, scratch, 1, 1, panel, std::min(panel + kPanelsPerUnit, panels),
+                 layer_.offset(), has_table_ ? &table : nullptr, to, 0);
+    });
+  }
+
+ private:
+  const LayerS16 layer_;
+  bool has_table_;
+  LineTable table_;
 };
 
 class DenseF32 final : public Dense {
@@ -116,6 +153,10 @@ class DenseF32 final : public Dense {
 
 OpPtr make_dense_s8(const OpArgs& args, const OpDesc& desc, Isa isa) {
   return std::make_unique<DenseS8>(args, desc, isa);
+}
+
+OpPtr make_dense_s16(const OpArgs& args, const OpDesc& desc, Isa isa) {
+  return std::make_unique<DenseS16>(args, desc, isa);
 }
 
 OpPtr make_dense_f32(const OpArgs& args, const OpDesc& desc, Isa isa) {

@@ -11,10 +11,12 @@ namespace earmark {
 using OpPtr = std::unique_ptr<Op>;
 
 OpPtr make_quantize_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
+OpPtr make_quantize_s16(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_dequantize_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_affine_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_range_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_conv_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
+OpPtr make_conv_s16(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_conv_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_add_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_add_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
@@ -23,8 +25,10 @@ OpPtr make_max_pool_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_stats_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_stats_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_dense_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
+OpPtr make_dense_s16(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_dense_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_attentive_pool_s8(const OpArgs& args, const OpDesc& desc, Isa isa);
+OpPtr make_attentive_pool_s16(const OpArgs& args, const OpDesc& desc, Isa isa);
 OpPtr make_attentive_pool_f32(const OpArgs& args, const OpDesc& desc, Isa isa);
 
 }  // namespace earmark

@@ -1,4 +1,4 @@
-// quantize_s8 and dequantize_f32, on frames and on vectors; affine_f32, on vectors.
+// quantize_s8, quantize_s16 and dequantize_f32, on frames and on vectors; affine_f32, on vectors.
 #include "engine/ops/elementwise.h"
 #include "engine/ops/ops.h"
 
@@ -77,6 +77,27 @@ class QuantizeS8 final : public Convert {
   AlignedBuffer<float> multiplier_, offset_;
 };
 
+class QuantizeS16 final : public Convert {
+ public:
+  QuantizeS16(const OpArgs& args, const OpDesc& desc)
+      : Convert(args, desc, DType::kF32, DType::kS16),
+        multiplier_(args.floats("multiplier", in_->channels)),
+        offset_(args.floats("offset", in_->channels)) {}
+
+  void run(Walk& walk, Range range) const override {
+    for_rows<float, uint16_t>(
+        walk, range,
+        [&](const float* x, ptrdiff_t x_stride, uint16_t* q, ptrdiff_t q_stride, int rows) {
+          walk.kernels->quantize_s16(x, x_stride, reinterpret_cast<uint8_t*>(q), 2 * q_stride, rows,
+                                     in_->channels, multiplier_.data(), offset_.data(),
+                                     out->zero_u16());
+        });
+  }
+
+ private:
+  AlignedBuffer<float> multiplier_, offset_;
+};
+
 class DequantizeF32 final : public Convert {
  public:
   DequantizeF32(const OpArgs& args, const OpDesc& desc)
@@ -125,6 +146,10 @@ OpPtr make_affine_f32(const OpArgs& args, const OpDesc& desc, Isa) {
 
 OpPtr make_quantize_s8(const OpArgs& args, const OpDesc& desc, Isa) {
   return std::make_unique<QuantizeS8>(args, desc);
+}
+
+OpPtr make_quantize_s16(const OpArgs& args, const OpDesc& desc, Isa) {
+  return std::make_unique<QuantizeS16>(args, desc);
 }
 
 OpPtr make_dequantize_f32(const OpArgs& args, const OpDesc& desc, Isa) {

@@ -9,9 +9,9 @@ class SoftmaxFunction {
  public:
   enum class Kind { kExact, kPwl, kTable };
 
-  // Reads `softmax` and its arrays. int8: numerators are integers from 1 to 2^24; float32: any
-  // positive numbers.
-  SoftmaxFunction(const OpArgs& args, DType dtype);
+  // Reads `softmax` and its arrays. Numerators are integers from 1 to 2^24, or any positive float32
+  // numbers.
+  SoftmaxFunction(const OpArgs& args, bool integer);
 
   Kind kind = Kind::kExact;
   PiecewiseLinear pwl() const;
@@ -19,11 +19,10 @@ class SoftmaxFunction {
 
  private:
   void read_pwl(const OpArgs& args, float low, float high);
-  void read_table(const OpArgs& args, float low, float high);
 
   AlignedBuffer<float> breakpoints_, slopes_, intercepts_, bounds_;
-  AlignedBuffer<float> values_, differences_;
-  int size_ = 0;  // pieces or entries
+  int pieces_ = 0;
+  LineTable table_;
   float scale_ = 1.0f, offset_ = 0.0f;
 };
 

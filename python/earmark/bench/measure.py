@@ -61,7 +61,7 @@ def measure(
     peaks.append(_peaks(model.isa, model.threads))
     peak = {name: max(p[name] for p in peaks) for name in peaks[0]}
     for op in ops:
-        limit = peak["s8" if op["op"].endswith("_s8") else "f32"]
+        limit = peak["s8" if op["op"].endswith(("_s8", "_s16")) else "f32"]
         op["share_of_peak"] = op["gmac_per_s"] / limit
     return {
         "isa": model.isa,

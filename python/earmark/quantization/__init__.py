@@ -60,12 +60,13 @@ def quantize(
     "int8-full" (its input and output are int8 too), "dynamic" (int8 weights, ranges found at run
     time), "float16" or "fp32". precision: layers with another precision than the scheme's, by name,
     leading part of a name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8",
-    "int4", "int3", "int2" (8-bit activations and weights of so many bits), "dynamic", "float16"
-    (weights so stored, computed in float32) or "fp32". observer: a key of ``OBSERVERS``. rounding:
-    of weights below 8 bits, "compensated" (GPTQ: by the covariance of each layer's inputs) or
-    "nearest". equalize: bring the channels that share a range to alike sizes first (cross-layer
-    equalization), by what up to 64 of the recordings show. progress: called with (done, total)
-    recordings, of equalization, then of calibration.
+    "int4", "int3", "int2" (8-bit activations and weights of so many bits), "int16", "w8a16",
+    "w4a16", "w3a16", "w2a16", "w16a8" (16 bits, or so many in weights and activations), "dynamic",
+    "float16" (weights so stored, computed in float32) or "fp32". observer: a key of ``OBSERVERS``.
+    rounding: of weights below 8 bits, "compensated" (GPTQ: by the covariance of each layer's
+    inputs) or "nearest". equalize: bring the channels that share a range to alike sizes first
+    (cross-layer equalization), by what up to 64 of the recordings show. progress: called with
+    (done, total) recordings, of equalization, then of calibration.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
@@ -141,9 +142,9 @@ class LoweredNetwork:
         return _precisions(self.plan, {_ALL: _SCHEMES[scheme], **precision})
 
     def needs_calibration(self, chosen: Mapping[str, Precision], scheme: str = "fp32") -> bool:
-        """Whether an op, the input or the output is int8 with a range of its own."""
-        integer = any(precision.is_integer for precision in chosen.values())
-        return integer or scheme in _INTEGER_ENDS
+        """Whether an op, the input or the output is quantized with a range that was seen."""
+        calibrated = any(precision.is_calibrated for precision in chosen.values())
+        return calibrated or scheme in _INTEGER_ENDS
 
     def below_8_bits(self, chosen: Mapping[str, Precision]) -> list[str]:
         """The layers whose weights get fewer bits."""
@@ -219,7 +220,7 @@ def _encoders(
         precision = chosen[op["name"]]
         if "weight" not in op["arrays"]:
             continue
-        if precision.is_integer and precision.weight_bits < 8:
+        if not precision.is_float and precision.weight_bits < 8:
             encoders[f"{op['name']}.weight"] = partial(encode_bits, bits=precision.weight_bits)
         elif precision.name == "float16":
             encoders[f"{op['name']}.weight"] = encode_float16

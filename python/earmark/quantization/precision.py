@@ -6,32 +6,60 @@ from dataclasses import dataclass
 
 __all__ = ["PRECISIONS", "PRESETS", "Precision"]
 
+_FLOAT_BITS = 32
+
 
 @dataclass(frozen=True)
 class Precision:
     """How a layer's weights are stored, and in which arithmetic the layer runs.
 
-    weight_bits: of a stored weight. is_integer: int8 activations, of ranges that calibration saw,
-    and int32 sums. is_dynamic: the same sums, but activations are float32 between layers and
-    quantized with a range found at run time. Neither: float32.
+    weight_bits: of a stored weight. activation_bits: of what the weights multiply; 32 are float32.
+    is_dynamic: activations are quantized with a range found at run time, others with one that
+    calibration saw.
     """
 
     name: str
     weight_bits: int
-    is_integer: bool
+    activation_bits: int = _FLOAT_BITS
     is_dynamic: bool = False
+
+    @property
+    def is_float(self) -> bool:
+        """Float32 arithmetic."""
+        return self.activation_bits == _FLOAT_BITS
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Needs ranges that calibration saw."""
+        return not (self.is_float or self.is_dynamic)
+
+    @property
+    def is_wide(self) -> bool:
+        """16 bits on one side or both: activations are float32 between layers, sums of 64 bits."""
+        return self.is_calibrated and max(self.weight_bits, self.activation_bits) > 8
+
+    @property
+    def is_integer(self) -> bool:
+        """Int8 between layers too, and int32 sums."""
+        return self.is_calibrated and not self.is_wide
 
 
 PRECISIONS = {
     precision.name: precision
     for precision in (
-        Precision("int8", 8, True),
-        Precision("int4", 4, True),
-        Precision("int3", 3, True),
-        Precision("int2", 2, True),
-        Precision("dynamic", 8, False, is_dynamic=True),
-        Precision("float16", 16, False),
-        Precision("fp32", 32, False),
+        Precision("int8", 8, 8),
+        Precision("int4", 4, 8),
+        Precision("int3", 3, 8),
+        Precision("int2", 2, 8),
+        Precision("int16", 16, 16),
+        Precision("w8a16", 8, 16),
+        Precision("w4a16", 4, 16),
+        Precision("w3a16", 3, 16),
+        Precision("w2a16", 2, 16),
+        Precision("w16a8", 16, 8),
+        Precision("dynamic", 8, 8, is_dynamic=True),
+        Precision("float16", 16),
+        Precision("fp32", 32),
     )
 }
 

@@ -17,13 +17,13 @@ _ONE = 2.0**24
 
 
 def integer_softmax(
-    kind: str, arrays: Arrays, weight: Array, scale: Array, bias: Array
+    kind: str, arrays: Arrays, weight: Array, scale: Array, bias: Array, bits: int = 8
 ) -> dict[str, Array]:
-    """The arrays of ``attentive_pool_s8`` for the function of an ``attentive_pool_f32``.
+    """The arrays of an integer pooling for the function of an ``attentive_pool_f32``.
 
-    kind: "pwl" or "table", with its ``arrays``. weight: int8 (C, I); scale: (C,), of a sum of
-    products; bias: (C,). A factor common to all numerators cancels: they are scaled so that the
-    largest that any input can give is 2^24, and none saturates.
+    kind: "pwl" or "table", with its ``arrays``. weight: integers (C, I); scale: (C,), of a sum of
+    products; bias: (C,). bits: of the layer's input. A factor common to all numerators cancels:
+    they are scaled so that the largest that any input can give is 2^24, and none saturates.
     """
     if kind == "table":
         table, (low, high) = arrays["table"].astype(np.float64), arrays["range"]
@@ -36,7 +36,7 @@ def integer_softmax(
     slopes, intercepts = (arrays[role].astype(np.float64) for role in ("slopes", "intercepts"))
     breakpoints = arrays["breakpoints"].astype(np.float64)
     low, high = arrays["bounds"].astype(np.float64)
-    reach = scale * np.abs(weight.astype(np.int64)).sum(axis=1) * 256
+    reach = scale * np.abs(weight.astype(np.int64)).sum(axis=1) * 2.0**bits
     ends = np.array([(bias - reach).min(), (bias + reach).max()])
     places = np.concatenate([ends, breakpoints.clip(*ends)])
     piece = np.searchsorted(breakpoints, places, side="right")

@@ -16,6 +16,8 @@ Array = NDArray[Any]
 
 # Of the largest weight; what lies beyond is clipped.
 _RATIOS = np.linspace(0.25, 1.0, 76)
+# Two digits to base 255, each in [-127, 127] (docs/arithmetic.md, conv_s16).
+_LIMIT_16 = 127 * 255 + 127
 # Of GPTQ; more where rows are few, which leaves directions of the inputs unseen.
 _DAMPING, _DAMPING_FEW = 0.01, 0.05
 _ROWS_A_COLUMN = 10
@@ -26,19 +28,19 @@ def quantize_weights(
 ) -> tuple[Array, Array]:
     """Integers and scales of weights.
 
-    weight: float, (out, ...). bits: 2 to 8. moments: of the layer's inputs, as the weights multiply
-    them, in the order of the weight's other axes. Without them every weight is rounded to the
-    nearest; with them columns are rounded one after another and those to come make up for the error
-    (GPTQ). With 8 bits the largest weight sets a channel's scale, with fewer the one of least
-    squared error, a column's weighed by how much its input varies.
+    weight: float, (out, ...). bits: 2 to 8, or 16. moments: of the layer's inputs, as the weights
+    multiply them, in the order of the weight's other axes. Without them every weight is rounded to
+    the nearest; with them columns are rounded one after another and those to come make up for the
+    error (GPTQ). With 8 bits or more the largest weight sets a channel's scale, with fewer the one
+    of least squared error, a column's weighed by how much its input varies.
 
-    Returns int8 of the same shape in [-limit, limit], limit = 2^(bits - 1) - 1, and float32 scales
-    (out,).
+    Returns int8 or int16 of the same shape in [-limit, limit], limit = 2^(bits - 1) - 1, with 16
+    bits 127 * 255 + 127, and float32 scales (out,).
     """
-    limit = 2 ** (bits - 1) - 1
+    limit = 2 ** (bits - 1) - 1 if bits <= 8 else _LIMIT_16
     columns = weight.reshape(len(weight), -1).astype(np.float64)
     largest = np.abs(columns).max(axis=1)
-    if bits == 8:
+    if bits >= 8:
         steps = largest / limit
     else:
         power = np.ones(columns.shape[1]) if moments is None else np.diag(moments.covariance())
@@ -49,7 +51,7 @@ def quantize_weights(
     else:
         damping = _DAMPING if moments.rows >= _ROWS_A_COLUMN * columns.shape[1] else _DAMPING_FEW
         rounded = round_with_compensation(columns, scale, limit, moments.covariance(), damping)
-    return rounded.astype(np.int8).reshape(weight.shape), scale
+    return rounded.astype(np.int8 if bits <= 8 else np.int16).reshape(weight.shape), scale
 
 
 def _least_error(weight: Array, largest: Array, limit: int, power: Array) -> Array:

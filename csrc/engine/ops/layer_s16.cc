@@ -1,0 +1,114 @@
+#include "engine/ops/layer_s16.h"
+
+#include "engine/ops/conv_driver.h"
+
+namespace earmark {
+namespace {
+
+using Scratch = ConvScratch<uint8_t, int8_t>;
+
+// Digits to the base kWeightBase, from -127 to 127: high, low.
+std::vector<std::vector<int8_t>> weight_planes(const std::vector<int16_t>& weight) {
+  std::vector<std::vector<int8_t>> planes(2, std::vector<int8_t>(weight.size()));
+  for (size_t i = 0; i < weight.size(); ++i) {
+    const int high = (weight[i] + kMaxWeightS16) / kWeightBase - 127;
+    planes[0][i] = static_cast<int8_t>(high);
+    planes[1][i] = static_cast<int8_t>(weight[i] - kWeightBase * high);
+  }
+  return planes;
+}
+
+}  // namespace
+
+LayerS16::LayerS16(const OpArgs& args, const OpDesc& desc, Isa isa, const ConvShape& shape,
+                   const Tensor& in, const std::vector<int64_t>& weight_shape)
+    : planes_in_(in.dtype == DType::kS16 ? 2 : 1),
+      channels_in_(shape.c_in),
+      epilogue_(args.epilogue(shape.c_out, DType::kS16)),
+      relu_(args.flag("relu")) {
+  args.check(in.dtype != DType::kF32, "in '", in.name, "' must be s8 or s16");
+  args.check(desc.quantization.empty(), "a zero point that is found at run time is of int8 layers");
+  std::vector<std::vector<int8_t>> planes;
+  if (args.has("weight", DType::kS16)) {
+    planes = weight_planes(args.weights_s16(weight_shape));
+  } else {
+    const int8_t* weight = args.weights_s8(weight_shape);
+    planes.emplace_back(weight, weight + shape.weights());
+  }
+  zero_row_ = AlignedBuffer<uint8_t>(static_cast<size_t>(planes_in_) * shape.c_in);
+  for (int plane = 0; plane < planes_in_; ++plane) {
+    std::vector<int8_t> zero(shape.c_in);
+    if (planes_in_ == 2) {
+      args.check(!args.has("input_zero"), "'input_zero' is of s8 inputs");
+      const int byte = plane == 0 ? in.zero_u16() >> 8 : in.zero_u16() & 255;
+      std::fill(zero.begin(), zero.end(), static_cast<int8_t>(byte - 128));
+    } else {
+      zero = args.input_zero(in);
+    }
+    uint8_t* row = zero_row_.data() + static_cast<size_t>(plane) * shape.c_in;
+    for (int i = 0; i < shape.c_in; ++i) row[i] = static_cast<uint8_t>(zero[i] + 128);
+    for (size_t i = 0; i < planes.size(); ++i) {
+      if (plane == 0) packed_.push_back(pack_conv_s8(isa, shape, planes[i].data(), zero.data()));
+      initials_.push_back(initial_sums(shape, planes[i].data(), zero.data()));
+    }
+  }
+}
+
+int64_t LayerS16::weight_bytes() const {
+  return packed_[0].shape.weights() * static_cast<int64_t>(packed_.size());
+}
+
+Place LayerS16::plane(const Place& in, int plane, int planes) {
+  Place place = in;
+  place.data += plane * in.stride;
+  place.stride *= planes;
+  return place;
+}
+
+// Pointers and the kernels' scratch, as the plane that asks for most needs it; then the sums.
+size_t LayerS16::scratch_bytes(int max_rows) const {
+  size_t most = 0;
+  for (const PackedConvS8& packed : packed_) {
+    most = std::max(most, Scratch(packed, max_rows, planes_in_).bytes());
+  }
+  return most + sizeof(int32_t) * products() * max_rows * kMaxPanel;
+}
+
+void LayerS16::run(const Kernels& k, char* scratch, int max_rows, int n_rows, int panel_begin,
+                   int panel_end, const float* offset, const LookupTable* table, float* out,
+                   ptrdiff_t out_stride) const {
+  const ptrdiff_t plane_rows = static_cast<ptrdiff_t>(n_rows) * packed().shape.taps();
+  const uint8_t* const* rows = pointers(scratch);
+  auto* sums = reinterpret_cast<int32_t*>(scratch + scratch_bytes(max_rows)) -
+               static_cast<ptrdiff_t>(products()) * max_rows * kMaxPanel;
+  const EpilogueS8 epilogue = {packed().initial.data(),
+                               epilogue_.multiplier.data(),
+                               offset,
+                               epilogue_.gain.data(),
+                               epilogue_.shift.data(),
+                               relu_,
+                               0};
+  const int width = packed().packing.panel;
+  const int step = kMaxPanel / width;  // a kernel that copies its rows does so once for them all
+  for (int panel = panel_begin; panel < panel_end; panel += step) {
+    const int end = std::min(panel + step, panel_end);
+    PlaneSums planes = {0, {}, {}, static_cast<ptrdiff_t>(end - panel) * width};
+    for (int in = 0; in < planes_in_; ++in) {
+      for (size_t w = 0; w < packed_.size(); ++w) {
+        int32_t* to = sums + static_cast<ptrdiff_t>(planes.count) * n_rows * planes.stride;
+        const ConvScratch<uint8_t, int8_t> layout(packed_[w], max_rows, planes_in_);
+        const ConvCallS8 call = conv_call(packed_[w], rows + in * plane_rows, n_rows, panel, end,
+                                          layout.kernel(scratch));
+        k.conv_acc_s8(call, initials_[planes.count].data(), to, planes.stride);
+        planes.sums[planes.count] = to;
+        planes.factor[planes.count++] =
+            (in + 1 < planes_in_ ? 256.0 : 1.0) * (w + 1 < packed_.size() ? kWeightBase : 1);
+      }
+    }
+    const int channel = panel * width;
+    k.combine_s16(planes, at_channel(epilogue, channel), table, out + channel, out_stride, n_rows,
+                  std::min(end * width, packed().shape.c_out) - channel);
+  }
+}
+
+}  // namespace earmark
