@@ -21,7 +21,7 @@ from earmark.nn import EcapaTdnn
 from earmark.quantization.observers import (
     OBSERVERS,
 )
-from earmark.quantization.quantizer import Quantization
+from earmark.quantization.tensors import Quantization
 from earmark.quantization.weights import quantize_weights
 from earmark.quantized import QuantizedEcapa
 from networks import SMALL, random_features, random_state, torch_network

@@ -211,7 +211,8 @@ def test_what_cannot_be_trained_is_refused(
 ) -> None:
     for precision, message in (
         ({"fc": "int5"}, "unknown precision 'int5'"),
-        ({"all": "dynamic"}, "range_f32 cannot be trained"),
+        ({"all": "dynamic"}, "layer 'blocks.0': precision dynamic cannot be trained"),
+        ({"fc": "w4a16"}, "layer 'fc': precision w4a16 cannot be trained"),
     ):
         with pytest.raises(ValueError, match=message):
             train_quantized(

@@ -4,8 +4,8 @@
 //
 //   isa_agreement [plans] [first seed]
 //
-// int8 ops, what they leave in float32, and front ends have to give the same bits, and the kernels
-// have to say that they are those of the instruction set.
+// Integer ops, what they leave in float32, and front ends have to give the same bits, and the
+// kernels have to say that they are those of the instruction set.
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -164,7 +164,7 @@ int main(int argc, char** argv) {
   for (int seed = first_seed; seed < first_seed + plans; ++seed) {
     using Kind = RandomPlan::Kind;
     const RandomPlan plan(
-        seed, std::array{Kind::kFloat, Kind::kInt8, Kind::kDynamic, Kind::kInt8}[seed % 4]);
+        seed, std::array{Kind::kFloat, Kind::kInt8, Kind::kDynamic, Kind::kWide}[seed % 4]);
     for (Trace expected; const Isa isa : isas) {
       std::string wrong;
       try {

@@ -50,14 +50,18 @@ struct Frames {
 };
 
 // Two layers of two convolutions side by side, with a residual or without, now and then the maximum
-// over windows behind one; then pooling and a dense layer; all in int8, all in float32, or in int8
-// with ranges found at run time and float32 between layers. Sizes lie around the tiles' edges.
+// over windows behind one; then pooling and a dense layer; all in int8, all in float32, in int8
+// with ranges found at run time, or in 8 and 16 bits with fixed ones; the last two with float32
+// between layers. Sizes lie around the tiles' edges.
 class RandomPlan {
  public:
-  enum class Kind { kInt8, kDynamic, kFloat };
+  enum class Kind { kInt8, kDynamic, kWide, kFloat };
 
   RandomPlan(uint64_t seed, Kind kind)
-      : int8_(kind == Kind::kInt8), dynamic_(kind == Kind::kDynamic), random_(seed) {
+      : int8_(kind == Kind::kInt8),
+        dynamic_(kind == Kind::kDynamic),
+        wide_(kind == Kind::kWide),
+        random_(seed) {
     // Small enough for an emulator.
     const int width = random_.pick({1, 1, 1, 3});
     const int frames = random_.pick({1, 5, 6, 7, 11, 12, 13, width == 1 ? 97 : 9});
@@ -79,13 +83,13 @@ class RandomPlan {
   std::map<std::string, std::string> kernels;  // by op: the kernel that has to run last in it
   Frames input;
   std::vector<float> samples;
-  bool is_exact() const { return int8_ || dynamic_; }
+  bool is_exact() const { return integer(); }
 
  private:
   int edge() { return random_.pick({1, 3, 4, 15, 16, 17, 63, 64, 65, 130}); }
   int zero_point() { return random_.pick({-128, -3, 0, 127}); }
   DType dtype() const { return int8_ ? DType::kS8 : DType::kF32; }
-  bool integer() const { return int8_ || dynamic_; }
+  bool integer() const { return int8_ || dynamic_ || wide_; }
   std::string unique(const char* stem) { return concat(stem, tensors.size()); }
 
   TensorDesc& tensor(const std::string& name, earmark::Kind kind, DType dtype, int channels) {
@@ -128,6 +132,18 @@ class RandomPlan {
     }
     o.arrays[role] = {values.data(), DType::kS8, shape};
   }
+  // int16 weights, of any size, with many at the ends.
+  void words(OpDesc& o, const char* role, const std::vector<int64_t>& shape) {
+    std::vector<int16_t>& values = words_.emplace_back();
+    int64_t size = 1;
+    for (const int64_t n : shape) size *= n;
+    for (int64_t i = 0; i < size; ++i) {
+      const int sign = random_.one_in(2) ? 1 : -1;
+      const int v = random_.one_in(5) ? kMaxWeightS16 : random_.below(kMaxWeightS16);
+      values.push_back(static_cast<int16_t>(sign * v));
+    }
+    o.arrays[role] = {values.data(), DType::kS16, shape};
+  }
   std::vector<float> reals(int n, float scale, bool extremes = false) {
     std::vector<float> values;
     for (int i = 0; i < n; ++i) values.push_back(random_.real(scale));
@@ -142,7 +158,10 @@ class RandomPlan {
   void weights(OpDesc& o, const std::vector<int64_t>& shape, int depth, float spread) {
     const int channels = static_cast<int>(shape[0]);
     const float root = std::sqrt(static_cast<float>(depth));
-    if (integer()) {
+    const bool words_here = wide_ && random_.one_in(2);
+    if (words_here) {
+      words(o, "weight", shape);
+    } else if (integer()) {
       bytes(o, "weight", -127, shape);
     } else {
       array(o, "weight", reals(channels * depth, spread / root), shape);
@@ -155,13 +174,22 @@ class RandomPlan {
       ++count;
     };
     // A step that is found is about a fortieth.
-    if (integer()) row((dynamic_ ? 40 : 1) * spread / (6000 * root));
+    float unit = (dynamic_ ? 40 : 1) * spread / (6000 * root);
+    if (words_here) unit /= 256;
+    if (is_wide(o.in)) unit /= 100;
+    if (integer()) row(unit);
     row(spread / 2);
     if (random_.one_in(2)) {
       row(1);
       row(spread / 2);
     }
     array(o, "epilogue", rows, {count, channels});
+  }
+
+  bool is_wide(const std::string& name) const {
+    return std::any_of(tensors.begin(), tensors.end(), [&](const TensorDesc& t) {
+      return t.name == name && t.dtype == DType::kS16;
+    });
   }
 
   Frames quantize(const Frames& x) {
@@ -176,7 +204,7 @@ class RandomPlan {
     return q;
   }
 
-  // An int8 copy of a float32 tensor, and the vector of its quantization.
+  // An integer copy of a float32 tensor, and the vector of its quantization if it is found.
   struct Found {
     std::string copy, quantization;
   };
@@ -184,6 +212,19 @@ class RandomPlan {
     const auto source = std::find_if(tensors.begin(), tensors.end(),
                                      [&](const TensorDesc& t) { return t.name == x; });
     const TensorDesc like = *source;  // the list moves when it grows
+    if (wide_) {
+      const bool words_here = random_.one_in(2);
+      const Found fixed = {unique("fixed"), ""};
+      TensorDesc& t =
+          tensor(fixed.copy, like.kind, words_here ? DType::kS16 : DType::kS8, like.channels);
+      t.width = like.width;
+      if (words_here) t.zero_point = random_.pick({-32768, -300, 0, 32767});
+      const char* kind = words_here ? "quantize_s16" : "quantize_s8";
+      OpDesc& o = op(kind, kind, x, fixed.copy);
+      array(o, "multiplier", reals(like.channels, words_here ? 8000 : 80, true));
+      array(o, "offset", reals(like.channels, words_here ? 4000 : 40, true));
+      return fixed;
+    }
     const Found found = {unique("found"), unique("quantization")};
     tensor(found.quantization, earmark::Kind::kVector, DType::kF32, kFoundSize);
     op("range_f32", "range_f32", x, found.quantization);
@@ -220,7 +261,7 @@ class RandomPlan {
       in += ".s8";
     }
     Found found;
-    if (dynamic_) {
+    if (dynamic_ || wide_) {
       if (random_.one_in(2)) {
         tensor(in + ".alike", earmark::Kind::kVector, DType::kF32, size);
         OpDesc& o = op("affine_f32", "affine_f32", in, in + ".alike");
@@ -232,8 +273,13 @@ class RandomPlan {
       in = found.copy;
     }
     tensor(out, earmark::Kind::kVector, DType::kF32, channels);
-    OpDesc& o =
-        op(integer() ? "dense_s8" : "dense_f32", integer() ? "conv_acc_s8" : "conv_f32", in, out);
+    OpDesc& o = op(wide_       ? "dense_s16"
+                   : integer() ? "dense_s8"
+                               : "dense_f32",
+                   wide_       ? "combine_s16"
+                   : integer() ? "conv_acc_s8"
+                               : "conv_f32",
+                   in, out);
     o.quantization = found.quantization;
     const bool table = integer() && random_.one_in(2);
     weights(o, {channels, size}, size, table ? 100 : scale);
@@ -257,9 +303,12 @@ class RandomPlan {
             bool table) {
     const std::string bias = random_.one_in(4) ? context(x, y.channels, int8_ ? 40 : 1) : "";
     const bool tanh = table && !integer();
-    const Found found = dynamic_ ? find(x.name) : Found{x.name, ""};
-    OpDesc& o = op(integer() ? "conv_s8" : "conv_f32",
+    const Found found = dynamic_ || wide_ ? find(x.name) : Found{x.name, ""};
+    OpDesc& o = op(wide_       ? "conv_s16"
+                   : integer() ? "conv_s8"
+                               : "conv_f32",
                    tanh         ? "tanh_f32"
+                   : wide_      ? "combine_s16"
                    : !integer() ? "conv_f32"
                    : table      ? "table_s8"
                    : dynamic_   ? "conv_s8_f32"
@@ -280,7 +329,11 @@ class RandomPlan {
             table && integer() ? entries / 3.0f
             : int8_            ? 80.0f
                                : 1.0f);
-    if (table && integer()) bytes(o, "table", -128, {entries});
+    if (table && wide_) {
+      array(o, "table", reals(entries, 1));
+    } else if (table && integer()) {
+      bytes(o, "table", -128, {entries});
+    }
     if (tanh) o.words["activation"] = "tanh";
     if (int8_ && random_.one_in(2)) bytes(o, "input_zero", -128, {x.channels});
   }
@@ -347,17 +400,18 @@ class RandomPlan {
 
   std::string attentive_pool(const Frames& x) {
     const Frames hidden = {unique("hidden"), edge(), 1, x.length};
-    tensor(hidden.name, earmark::Kind::kFrames, integer() ? DType::kS8 : DType::kF32,
+    tensor(hidden.name, earmark::Kind::kFrames, integer() && !wide_ ? DType::kS8 : DType::kF32,
            hidden.channels);
     conv(x, hidden, {}, {}, true);
+    const Found logits = wide_ ? find(hidden.name) : Found{hidden.name, ""};
     const Found values = dynamic_ ? find(x.name) : Found{x.name, ""};
     const int choice = integer() ? random_.below(3) : 0;
     const char* softmax = std::array{"exact", "pwl", "table"}[choice];
     const char* stem = std::array{"softmax_moments", "pwl_moments", "table_moments"}[choice];
     const std::string out = unique("pool");
     tensor(out, earmark::Kind::kVector, DType::kF32, 2 * x.channels);
-    const char* suffix = integer() ? "_s8" : "_f32";
-    OpDesc& o = op(concat("attentive_pool", suffix), concat(stem, suffix), hidden.name, out);
+    const char* suffix = wide_ ? "_s16" : integer() ? "_s8" : "_f32";
+    OpDesc& o = op(concat("attentive_pool", suffix), concat(stem, suffix), logits.copy, out);
     o.values = values.copy;
     o.values_quantization = values.quantization;
     o.numbers["min_variance"] = 0.01;
@@ -368,14 +422,22 @@ class RandomPlan {
       array(o, "epilogue", reals(x.channels, 1), {1, x.channels});
       return out;
     }
-    bytes(o, "weight", -127, {x.channels, hidden.channels});
-    std::vector<float> multiplier = reals(x.channels, 3 / (6000 * root), true);
-    for (float& m : multiplier) m = std::max(std::fabs(m), 0x1p-126f);
-    array(o, "multiplier", multiplier);
-    if (!dynamic_) array(o, "value_multiplier", reals(x.channels, 0.02f));
     o.words["softmax"] = softmax;
+    if (wide_) {
+      words(o, "weight", {x.channels, hidden.channels});
+      std::vector<float> rows = reals(x.channels, (is_wide(o.in) ? 0.01f : 1) / (3e5f * root));
+      const std::vector<float> offsets = reals(x.channels, 1);
+      rows.insert(rows.end(), offsets.begin(), offsets.end());
+      array(o, "epilogue", rows, {2, x.channels});
+    } else {
+      bytes(o, "weight", -127, {x.channels, hidden.channels});
+      std::vector<float> multiplier = reals(x.channels, 3 / (6000 * root), true);
+      for (float& m : multiplier) m = std::max(std::fabs(m), 0x1p-126f);
+      array(o, "multiplier", multiplier);
+      if (!dynamic_) array(o, "value_multiplier", reals(x.channels, 0.02f));
+      if (choice != 0) array(o, "offset", reals(x.channels, 1));
+    }
     if (choice == 0) return out;
-    array(o, "offset", reals(x.channels, 1));
     if (choice == 2) {
       array(o, "table", {1, 50, 3000, 2e5f, 0x1p24f});
       return out;
@@ -397,10 +459,11 @@ class RandomPlan {
     return out;
   }
 
-  bool int8_, dynamic_;
+  bool int8_, dynamic_, wide_;
   Random random_;
   std::deque<std::vector<float>> floats_;
   std::deque<std::vector<int8_t>> bytes_;
+  std::deque<std::vector<int16_t>> words_;
 };
 
 }  // namespace earmark

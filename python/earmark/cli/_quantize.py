@@ -62,7 +62,8 @@ def add_parser(subparsers: Subparsers) -> None:
         default={},
         metavar="LAYER=P,...",
         help="layers of another precision, by name, leading part of a name, or all: int8, int4, "
-        "int3, int2 (weights of so many bits), dynamic, float16, fp32; or the name of a preset: p1 "
+        "int3, int2 (weights of so many bits), int16, w8a16, w4a16, w3a16, w2a16, w16a8 (weights "
+        "and activations of so many), dynamic, float16, fp32; or the name of a preset: p1 "
         "(the paper's, int8 but for SE-Res2Blocks 2 and 3), w4 and w3 (int4 and int3 but "
         "for the first layer)",
     )
@@ -156,6 +157,17 @@ def layer_precisions(text: str) -> dict[str, str]:
             raise argparse.ArgumentTypeError(f"names layer {twice[0]!r} twice")
         precisions |= entries
     return precisions
+
+
+def check_precision(name: str, args: argparse.Namespace) -> None:
+    """Refuses a name of no precision, and one that needs ``--calibrate`` without it."""
+    from earmark.quantization.precision import PRECISIONS
+
+    if name not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise CommandError(f"unknown precision {name!r}, known are {known}")
+    if PRECISIONS[name].is_calibrated and not args.calibrate:
+        raise CommandError(f"precision {name} needs --calibrate")
 
 
 def _measure(

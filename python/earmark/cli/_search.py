@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from earmark.cli._eval import add_trials, read_both_classes
 from earmark.cli._output import (
-    CommandError,
     add_checkpoint,
     add_command,
     add_crops,
@@ -25,6 +24,7 @@ from earmark.cli._output import (
     speaker_network,
     table,
 )
+from earmark.cli._quantize import check_precision
 
 if TYPE_CHECKING:
     from earmark.cli._output import Subparsers
@@ -97,16 +97,11 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, write the chosen model and the plot, print a table."""
     from earmark import _C
-    from earmark.quantization.precision import PRECISIONS
     from earmark.search import Budget, search
     from earmark.trials import read_recordings
 
     for name in args.precisions:
-        if name not in PRECISIONS:
-            known = ", ".join(PRECISIONS)
-            raise CommandError(f"unknown precision {name!r}, known are {known}")
-        if PRECISIONS[name].is_integer and not args.calibrate:
-            raise CommandError(f"precision {name} needs --calibrate")
+        check_precision(name, args)
     trials = read_both_classes(args.trials, args.root)
     recordings = read_recordings(args.calibrate) if args.calibrate else []
     net = speaker_network(args)

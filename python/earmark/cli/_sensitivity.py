@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from earmark.cli._eval import add_trials, read_both_classes
 from earmark.cli._output import (
-    CommandError,
     add_checkpoint,
     add_command,
     add_crops,
@@ -22,6 +21,7 @@ from earmark.cli._output import (
     speaker_network,
     table,
 )
+from earmark.cli._quantize import check_precision
 
 if TYPE_CHECKING:
     from earmark.cli._output import Subparsers
@@ -45,9 +45,9 @@ def add_parser(subparsers: Subparsers) -> None:
     add_trials(parser, required=True)
     parser.add_argument(
         "--precision",
-        choices=("int8", "int4", "int3", "int2", "dynamic", "float16"),
+        metavar="P",
         default="int8",
-        help="that each layer gets (default: int8)",
+        help="that each layer gets, as in quantize --precision (default: int8)",
     )
     parser.add_argument("--blocks", action="store_true", help="whole blocks in place of layers")
     parser.add_argument(
@@ -63,13 +63,11 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print a table."""
     from earmark import _C
-    from earmark.quantization.precision import PRECISIONS
     from earmark.sensitivity import sensitivity
     from earmark.trials import read_recordings
 
     trials = read_both_classes(args.trials, args.root)
-    if PRECISIONS[args.precision].is_integer and not args.calibrate:
-        raise CommandError(f"precision {args.precision} needs --calibrate")
+    check_precision(args.precision, args)
     recordings = read_recordings(args.calibrate) if args.calibrate else []
     net = speaker_network(args)
     with (

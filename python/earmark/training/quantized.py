@@ -57,12 +57,16 @@ def train_quantized(
     ``folder`` gets the files and ``model.earmark``; its ``model.safetensors`` holds the differences
     to the quantized network that training began with, for a run to go on from.
 
-    Returns and raises as ``train`` does; ``accuracy`` of a distillation is the share of crops whose
-    nearest teacher's embedding in the batch is their own.
+    Returns and raises as ``train`` does, ValueError also for a precision that cannot be trained;
+    ``accuracy`` of a distillation is the share of crops whose nearest teacher's embedding in the
+    batch is their own.
     """
     run = Path(folder)
     lowered = LoweredNetwork(net)
     chosen = lowered.precisions("int8", precision or {})
+    for name in lowered.layers:
+        if not (chosen[name].is_integer or chosen[name].is_float):
+            raise ValueError(f"layer {name!r}: precision {chosen[name].name} cannot be trained")
     recipe = {
         "start": digest_of(net),
         "precision": {name: chosen[name].name for name in lowered.layers},
