@@ -188,6 +188,7 @@ MIXED: dict[str, Choice] = {
         "dynamic" if name.endswith("blocks.1") else "int8"
     ),
     "dynamic ends": lambda name: "dynamic" if name in ("blocks.0", "fc", "asp.conv") else "int8",
+    "dynamic after int8": lambda name: "dynamic" if name == "mfa" else "int8",
     "dynamic squeeze": lambda name: "dynamic" if "se_block" in name else "fp32",
     "dynamic pooling": lambda name: "dynamic" if name.startswith("asp") else "fp32",
     "float tanh": lambda name: "fp32" if name == "asp.tdnn" else "dynamic",

@@ -281,7 +281,7 @@ class PlanTensors:
         like = self.source.tensors[out]
         target = self._new(f"{op['name']}.out.f32", "f32", like) if converts else self._declare(out)
         over = self.builder.tensors[target].get("over")
-        if over is not None and over != attributes.get("in"):
+        if over is not None and (over != attributes.get("in") or self._is_s8(over)):
             del self.builder.tensors[target]["over"]
         self.builder.op(kind, op["name"], arrays, **{**attributes, "out": target})
         if converts and like["kind"] == "vector":
