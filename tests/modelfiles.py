@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, settings
 
 import earmark
 from earmark import FormatError, modelfile
+from earmark.lowering.ecapa import lower_ecapa
 from earmark.modelfile import ModelFile
-from networks import SMALL, random_int8_plan
+from networks import SMALL, mixed_plan, random_features, random_state
 
 JSON = dict[str, Any]
 
@@ -67,9 +68,11 @@ def tiny_model() -> ModelFile:
     return ModelFile(metadata, {"fc.weight": weight, "fc.epilogue": np.ones((1, 3), np.float32)})
 
 
-def network_model() -> ModelFile:
-    """A small int8 network with random weights."""
-    plan = random_int8_plan(SMALL)
+def network_model(precision: str = "int8") -> ModelFile:
+    """A small integer network with random weights."""
+    network = lower_ecapa(SMALL, random_state(SMALL))
+    recordings = [random_features(i, 60 + 40 * i, SMALL.n_mels) for i in range(3)]
+    plan = mixed_plan(network, recordings, lambda _: precision)
     metadata = {
         **tiny_model().metadata,
         "front_end": {"name": "speechbrain", "n_mels": SMALL.n_mels},

@@ -28,10 +28,12 @@ from modelfiles import (
 )
 from networks import random_features
 
+PRECISIONS = ("int8", "int16")
+
 
 @pytest.fixture(scope="module")
-def network() -> ModelFile:
-    return network_model()
+def networks() -> dict[str, ModelFile]:
+    return {precision: network_model(precision) for precision in PRECISIONS}
 
 
 # --- a right digest over nonsense
@@ -120,7 +122,9 @@ SCALARS = st.one_of(
     st.booleans(),
     st.sampled_from([-1, 0, 1, 2, 3, 20, 24, 127, 128, 1 << 20, 2**31 - 1, 2**31, 2**64, 10**400]),
     st.sampled_from([0.0, 0.5, 1e-300, 1e300, -1.0]),
-    st.sampled_from(["", "input", "embedding", "mfa.out", "s8", "f32", "frames", "vector", "pwl"]),
+    st.sampled_from(
+        ["", "input", "embedding", "mfa.out", "s8", "s16", "f32", "frames", "vector", "pwl"]
+    ),
     st.sampled_from(["\ud800", "a\nb\u2028", "\0"]),
 )
 NONSENSE = st.recursive(
@@ -145,10 +149,11 @@ def loads_and_runs_or_is_refused(path: Path, model: ModelFile) -> None:
 
 
 @settings(one_folder, max_examples=150)
-@given(data=st.data())
+@given(data=st.data(), precision=st.sampled_from(PRECISIONS))
 def test_nonsense_with_a_right_digest_is_refused_or_runs(
-    tmp_path: Path, network: ModelFile, data: st.DataObject
+    tmp_path: Path, networks: dict[str, ModelFile], data: st.DataObject, precision: str
 ) -> None:
+    network = networks[precision]
     metadata = copy.deepcopy(network.metadata)
     places = list(paths_of(metadata))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -188,7 +193,8 @@ def changed_array(arrays: modelfile.Arrays, name: str, action: str, choice: int)
     array = arrays[name].copy()
     if action == "value":
         floats = [np.nan, np.inf, -np.inf, 1e38, 1e-40, -1.0, 0.0]
-        value = -128 if array.dtype == np.int8 else floats[choice % len(floats)]
+        is_float = array.dtype == np.float32
+        value = floats[choice % len(floats)] if is_float else np.iinfo(array.dtype).min
         array.reshape(-1)[choice % array.size] = value
         return array
     if action == "shape":
@@ -196,15 +202,20 @@ def changed_array(arrays: modelfile.Arrays, name: str, action: str, choice: int)
         return np.resize(array, shapes[choice % len(shapes)])
     if action == "dtype":
         with np.errstate(invalid="ignore"):
-            return array.astype(np.float32 if array.dtype == np.int8 else np.int8)
+            others = [d for d in (np.int8, np.int16, np.float32) if d != array.dtype]
+            return array.astype(others[choice % len(others)])
     return arrays[sorted(arrays)[choice % len(arrays)]]
 
 
 @settings(one_folder, max_examples=100)
-@given(changes=ARRAY_CHANGES)
+@given(changes=ARRAY_CHANGES, precision=st.sampled_from(PRECISIONS))
 def test_arrays_of_nonsense_are_refused_or_run(
-    tmp_path: Path, network: ModelFile, changes: list[tuple[int, str, int]]
+    tmp_path: Path,
+    networks: dict[str, ModelFile],
+    changes: list[tuple[int, str, int]],
+    precision: str,
 ) -> None:
+    network = networks[precision]
     arrays = dict(network.arrays)
     for which, action, choice in changes:
         name = sorted(network.arrays)[which % len(network.arrays)]
