@@ -116,6 +116,7 @@ def test_no_sanitizer_reports_anything(package: Path) -> None:
             "ops_dynamic",
             "ops_f32",
             "ops_pool",
+            "ops_s16",
             "plan",
             "network",
             "resnet",
