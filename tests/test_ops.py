@@ -170,6 +170,39 @@ def test_shortest_lengths(
 
 
 @each_isa
+@pytest.mark.parametrize("c_in", [1, 2, 3, 5, 7, 8])
+@pytest.mark.parametrize("pad_mode", ["zero", "reflect"])
+def test_taps_of_few_inputs(isa: str, c_in: int, pad_mode: str) -> None:
+    """Up to 7 inputs a tap are copied side by side: inside, at the borders, with every stride."""
+    rng = np.random.default_rng(c_in)
+    for kernel, stride, dilation in (
+        ((7, 7), 2, 1),
+        ((3, 5), 1, 1),
+        ((1, 3), 1, 2),
+        ((5, 1), 1, 1),
+    ):
+        attributes = {
+            "kernel": list(kernel),
+            "stride": [stride, stride],
+            "dilation": [1, dilation],
+            "padding": [kernel[0] // 2, kernel[1] // 2],
+            "pad_mode": pad_mode,
+        }
+        b = start("s8", c_in, width=11, zero_point=7)
+        width = width_out(11, attributes)
+        b.tensor("out", "frames", "s8", 19, width=width, zero_point=-3)
+        taps = kernel[0] * kernel[1]
+        arrays = {
+            "weight": random_weight(rng, 19, *kernel, c_in),
+            "epilogue": epilogue_s8(rng, 19, taps * c_in, 80, affine=False),
+        }
+        b.op("conv_s8", "op", arrays, **{"in": INPUT}, out="out", **attributes)
+        finish(b, "out")
+        for frames in (4, 13):
+            check_bits(b, random_frames(rng, frames, 11, c_in), isa, {"op": "conv_s8"})
+
+
+@each_isa
 @pytest.mark.parametrize("weight", [-127, 127])
 @pytest.mark.parametrize("value", [-128, 127])
 @pytest.mark.parametrize("zero", [-128, 127])
@@ -215,10 +248,9 @@ def test_weights_choose_between_two_kernels(c_in: int, value: int | None) -> Non
             features = random_s8(rng, *features.shape)
         check_bits(b, features, "avx2", {"op": "conv_s8"})
         _, ran = make_engine(b.plan, b.arrays, isa="avx2").trace(features)
-        paired = name != "many" or c_in == 1
         # One group of four inputs and two halves of a panel: two splits of twelve are too many.
         if name != "split" or c_in >= 16:
-            assert ran["op"] == f"conv_s8{'_paired' if paired else ''}/avx2"
+            assert ran["op"] == f"conv_s8{'' if name == 'many' else '_paired'}/avx2"
 
 
 @pytest.mark.skipif("avx2" not in _C.available_isas(), reason="the processor has no AVX2")
@@ -558,7 +590,8 @@ def test_oracle_covers_every_op() -> None:
     tested = {
         "quantize_s8", "dequantize_f32", "conv_s8", "conv_f32", "add_s8", "add_f32", "max_pool_s8",
         "max_pool_f32", "stats_s8", "stats_f32", "dense_s8", "dense_f32", "attentive_pool_s8",
-        "attentive_pool_f32", "range_f32", "affine_f32",
+        "attentive_pool_f32", "range_f32", "affine_f32", "quantize_s16", "conv_s16", "dense_s16",
+        "attentive_pool_s16",
     }  # fmt: skip
     assert set(network.RUNNERS) == tested
     assert ops.MAX_POSITIONS == 2**24 - 1

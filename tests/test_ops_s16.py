@@ -282,7 +282,7 @@ def test_the_largest_sums(isa: str, sign: int, ends: tuple[int, float]) -> None:
     """As deep as a layer may be, all weights and inputs at the ends of their ranges."""
     zero, x = ends
     b = deep_plan(4144, sign * LARGEST, (16, 16), zero)
-    features = np.full((3, 4144), x, np.float32)
+    features = np.full((8, 4144), x, np.float32)
     expected = network.run(b.plan, b.arrays, features)
     assert np.abs(expected["out"]).max() > 2**44
     traced, _ = make_engine(b.plan, b.arrays, isa=isa).trace(features)

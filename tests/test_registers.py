@@ -26,11 +26,11 @@ TILES = {
     "earmark::avx_vnni::conv_acc_s8": ("vpdpbusd", 12, 6),
     "earmark::avx_vnni::conv_s8_f32": ("vpdpbusd", 12, 6),
     "earmark::avx2::conv_s8": ("vpmaddwd", 12, 6),
-    "earmark::avx2::conv_s8, paired": ("vpmaddubsw", 20, 10),
+    "earmark::avx2::conv_s8, paired": ("vpmaddubsw", 16, 8),
     "earmark::avx2::conv_s8_f32": ("vpmaddwd", 12, 6),
-    "earmark::avx2::conv_s8_f32, paired": ("vpmaddubsw", 20, 10),
+    "earmark::avx2::conv_s8_f32, paired": ("vpmaddubsw", 16, 8),
     "earmark::avx2::conv_acc_s8": ("vpmaddwd", 12, 6),
-    "earmark::avx2::conv_acc_s8, paired": ("vpmaddubsw", 20, 10),
+    "earmark::avx2::conv_acc_s8, paired": ("vpmaddubsw", 16, 8),
     "earmark::avx2::conv_f32": ("vfmadd", 12, 6),
 }
 

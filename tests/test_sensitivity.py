@@ -257,3 +257,9 @@ def test_the_command(
     assert "must end in .svg or .png" in capsys.readouterr().err
     assert main(command) == 2
     assert "precision int8 needs --calibrate" in capsys.readouterr().err
+    for name, message in (
+        ("w4a16", "precision w4a16 needs --calibrate"),
+        ("int5", "unknown precision 'int5', known are int8, int4, "),
+    ):
+        assert main([*command, "--precision", name]) == 2
+        assert message in capsys.readouterr().err

@@ -28,8 +28,10 @@ EARMARK_FN __mmask16 lanes_below(int n) {
   return static_cast<__mmask16>(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
 }
 
-EARMARK_FN void store_bytes(uint8_t* out, Ints v, int n) {
-  _mm512_mask_cvtepi32_storeu_epi8(out, lanes_below(n), v);
+constexpr int kStored = 1;
+EARMARK_FN void store_bytes(uint8_t* out, const Ints (&q)[kStored], int z, int n) {
+  const Ints bytes = _mm512_add_epi32(q[0], _mm512_set1_epi32(z));
+  _mm512_mask_cvtepi32_storeu_epi8(out, lanes_below(n), bytes);
 }
 
 EARMARK_FN void store_floats(float* out, __m512 v, int n) {

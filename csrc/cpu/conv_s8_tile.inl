@@ -4,7 +4,8 @@
 //   Ints                       a vector of int32
 //   load_ints, store_ints      of unaligned memory
 //   to_ints(v)                 float32 to int32, to nearest even
-//   store_bytes(out, v, n)     the first n lanes as bytes
+//   kStored                    vectors that are stored together
+//   store_bytes(out, q, z, n)  q + z of so many vectors, the first n lanes as bytes
 //   store_floats(out, v, n)    the first n lanes
 // What follows it (conv_s8_entry.inl) wants to know how tiles are multiplied.
 //
@@ -51,39 +52,77 @@ EARMARK_FN void store_tile(const Tile<kRows>& tile, int32_t* to, ptrdiff_t strid
   });
 }
 
-// One vector of channels' constants. Without ReLU the floor is -Inf; without an affine the gain is
-// 1 and the shift -0, which change no bit.
+// One vector of channels' constants. Without ReLU the floor is -Inf.
 struct ChannelRows {
   EARMARK_VECTOR multiplier, offset, floor, gain, shift;
 };
 
+template <bool kAffine>
 EARMARK_FN ChannelRows channel_rows(const EpilogueS8& e, int c) {
-  return {EARMARK_V(loadu_ps)(e.multiplier + c), EARMARK_V(loadu_ps)(e.offset + c),
-          EARMARK_V(set1_ps)(e.relu ? 0.0f : -__builtin_inff()),
-          e.gain == nullptr ? EARMARK_V(set1_ps)(1.0f) : EARMARK_V(loadu_ps)(e.gain + c),
-          e.gain == nullptr ? EARMARK_V(set1_ps)(-0.0f) : EARMARK_V(loadu_ps)(e.shift + c)};
+  ChannelRows rows;
+  rows.multiplier = EARMARK_V(loadu_ps)(e.multiplier + c);
+  rows.offset = EARMARK_V(loadu_ps)(e.offset + c);
+  rows.floor = EARMARK_V(set1_ps)(e.relu ? 0.0f : -__builtin_inff());
+  if constexpr (kAffine) {
+    rows.gain = EARMARK_V(loadu_ps)(e.gain + c);
+    rows.shift = EARMARK_V(loadu_ps)(e.shift + c);
+  }
+  return rows;
 }
 
+template <bool kAffine>
 EARMARK_FN EARMARK_VECTOR real_values(const ChannelRows& rows, Ints sum) {
   EARMARK_VECTOR v = EARMARK_V(mul_ps)(EARMARK_V(cvtepi32_ps)(sum), rows.multiplier);
   v = EARMARK_V(max_ps)(EARMARK_V(add_ps)(v, rows.offset), rows.floor);
-  return EARMARK_V(add_ps)(EARMARK_V(mul_ps)(v, rows.gain), rows.shift);
+  if constexpr (kAffine) v = EARMARK_V(add_ps)(EARMARK_V(mul_ps)(v, rows.gain), rows.shift);
+  return v;
+}
+
+template <bool kAffine, int kRows>
+EARMARK_FN void requantize_rows(const EpilogueS8& e, int channel, int n, const Tile<kRows>& tile,
+                                uint8_t* out, ptrdiff_t out_stride) {
+  EARMARK_VECTOR low = EARMARK_V(set1_ps)(static_cast<float>(-e.zero_u8));
+  const EARMARK_VECTOR high = EARMARK_V(set1_ps)(static_cast<float>(255 - e.zero_u8));
+  unroll<kVectors / kStored>(EARMARK_UNROLLED(stored) {
+    constexpr int first = stored.value * kStored;
+    ChannelRows rows[kStored];
+    unroll<kStored>(EARMARK_UNROLLED(j) {
+      rows[j.value] = channel_rows<kAffine>(e, channel + kLanes * (first + j.value));
+      if constexpr (!kAffine) {  // one bound is both
+        rows[j.value].floor = EARMARK_V(max_ps)(rows[j.value].floor, low);
+      }
+    });
+    unroll<kRows>(EARMARK_UNROLLED(r) {
+      Ints q[kStored];
+      unroll<kStored>(EARMARK_UNROLLED(j) {
+        EARMARK_VECTOR v = real_values<kAffine>(rows[j.value], tile.sum[r.value][first + j.value]);
+        if constexpr (kAffine) v = EARMARK_V(max_ps)(v, low);
+        q[j.value] = to_ints(EARMARK_V(min_ps)(v, high));
+      });
+      store_bytes(out + r.value * out_stride + kLanes * first, q, e.zero_u8, n - kLanes * first);
+    });
+  });
 }
 
 template <int kRows>
 EARMARK_FN void requantize(const EpilogueS8& e, int channel, int c_out, const Tile<kRows>& tile,
                            uint8_t* out, ptrdiff_t out_stride) {
-  const EARMARK_VECTOR low = EARMARK_V(set1_ps)(static_cast<float>(-e.zero_u8));
-  const EARMARK_VECTOR high = EARMARK_V(set1_ps)(static_cast<float>(255 - e.zero_u8));
-  const Ints zero = EARMARK_V(set1_epi32)(e.zero_u8);
+  if (e.gain == nullptr) {
+    requantize_rows<false>(e, channel, c_out - channel, tile, out + channel, out_stride);
+  } else {
+    requantize_rows<true>(e, channel, c_out - channel, tile, out + channel, out_stride);
+  }
+}
+
+template <bool kAffine, int kRows>
+EARMARK_FN void store_real_rows(const EpilogueS8& e, int channel, int c_out,
+                                const Tile<kRows>& tile, float* out, ptrdiff_t out_stride) {
   unroll<kVectors>(EARMARK_UNROLLED(j) {
     const int c = channel + kLanes * j.value;
-    const ChannelRows rows = channel_rows(e, c);
+    const ChannelRows rows = channel_rows<kAffine>(e, c);
     unroll<kRows>(EARMARK_UNROLLED(r) {
-      EARMARK_VECTOR v = real_values(rows, tile.sum[r.value][j.value]);
-      v = EARMARK_V(min_ps)(EARMARK_V(max_ps)(v, low), high);
-      store_bytes(out + r.value * out_stride + c, EARMARK_V(add_epi32)(to_ints(v), zero),
-                  c_out - c);
+      store_floats(out + r.value * out_stride + c,
+                   real_values<kAffine>(rows, tile.sum[r.value][j.value]), c_out - c);
     });
   });
 }
@@ -91,14 +130,11 @@ EARMARK_FN void requantize(const EpilogueS8& e, int channel, int c_out, const Ti
 template <int kRows>
 EARMARK_FN void store_real(const EpilogueS8& e, int channel, int c_out, const Tile<kRows>& tile,
                            float* out, ptrdiff_t out_stride) {
-  unroll<kVectors>(EARMARK_UNROLLED(j) {
-    const int c = channel + kLanes * j.value;
-    const ChannelRows rows = channel_rows(e, c);
-    unroll<kRows>(EARMARK_UNROLLED(r) {
-      store_floats(out + r.value * out_stride + c, real_values(rows, tile.sum[r.value][j.value]),
-                   c_out - c);
-    });
-  });
+  if (e.gain == nullptr) {
+    store_real_rows<false>(e, channel, c_out, tile, out, out_stride);
+  } else {
+    store_real_rows<true>(e, channel, c_out, tile, out, out_stride);
+  }
 }
 
 }  // namespace

@@ -19,11 +19,15 @@ EARMARK_FN void store_ints(void* p, Ints v) { _mm256_storeu_si256(static_cast<__
 
 EARMARK_FN Ints to_ints(__m256 v) { return _mm256_cvtps_epi32(v); }
 
-EARMARK_FN void store_bytes(uint8_t* out, Ints v, int n) {
-  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  const __m128i bytes = _mm_packus_epi16(words, words);
-  if (n >= 8) {
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(out), bytes);
+// Each q + z fits a byte, and q an int16.
+constexpr int kStored = 2;
+EARMARK_FN void store_bytes(uint8_t* out, const Ints (&q)[kStored], int z, int n) {
+  const Ints mixed = _mm256_packs_epi32(q[0], q[1]);  // in lanes of 4: 0 2 1 3
+  const Ints words = _mm256_add_epi16(_mm256_permute4x64_epi64(mixed, 0xD8), _mm256_set1_epi16(z));
+  const __m128i bytes =
+      _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  if (n >= 16) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), bytes);
   } else {
     uint8_t lanes[16];
     _mm_storeu_si128(reinterpret_cast<__m128i*>(lanes), bytes);

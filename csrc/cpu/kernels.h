@@ -19,14 +19,14 @@ namespace earmark {
 
 inline constexpr int kReadSlack = 64;
 
-inline constexpr int kPairedLine = 64;
+inline constexpr int kPairedLine = 16;
 inline constexpr int kOffsetSlack = 16;
 
 // Some inputs' weights of one panel in groups of four inputs, for a kernel that sums products in
 // int16 (pack_paired.h): `doubles` of two groups whose sums may be added there, `singles` of one,
 // then `extra[j]` groups of the panel's j-th 8 channels. The kernel copies the inputs: a group of
-// all rows of a tile in a line of kPairedLine bytes, of each row in three pairings one after
-// another, 0 1 2 3, 0 2 1 3, 0 3 1 2.
+// all four rows of a tile in a line of kPairedLine bytes, in three pairings one after another, 0 1
+// 2 3, 0 2 1 3, 0 3 1 2, or in the first alone.
 struct PairedBlock {
   const int8_t* weights;   // [doubles][2][panel][4], [singles][panel][4], [extra[j]][8][4] twice
   const int32_t* offsets;  // of each group in the tile's lines; kOffsetSlack more can be read
@@ -48,6 +48,7 @@ struct ConvCall {
   int c_out;
   const PairedBlock* paired;  // [panels][paired_blocks] and an end, or null: `weights` it is
   int paired_blocks;
+  int pairings;
   void* scratch;  // (n_rows up to whole tiles) * Packing::scratch_bytes, 64-byte aligned
 };
 

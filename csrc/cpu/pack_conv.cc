@@ -5,15 +5,27 @@
 namespace earmark {
 namespace {
 
+// Taps of fewer inputs are gathered.
+constexpr int kFewInputs = 8;
+
 int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+ConvShape as_seen(const ConvShape& shape) {
+  if (shape.taps() == 1 || shape.c_in >= kFewInputs) return shape;
+  ConvShape seen;
+  seen.c_in = shape.taps() * shape.c_in;
+  seen.c_out = shape.c_out;
+  return seen;
+}
 
 template <class Packed>
 Packed describe(Isa isa, const Packing& packing, const ConvShape& shape) {
   Packed packed{};
   packed.isa = isa;
   packed.shape = shape;
+  packed.seen = as_seen(shape);
   packed.packing = packing;
-  packed.c_in_padded = round_up(shape.c_in, packing.depth);
+  packed.c_in_padded = round_up(packed.seen.c_in, packing.depth);
   packed.panels = round_up(shape.c_out, packing.panel) / packing.panel;
   return packed;
 }
@@ -21,14 +33,15 @@ Packed describe(Isa isa, const Packing& packing, const ConvShape& shape) {
 template <class Packed, class W>
 Packed pack(Isa isa, const Packing& packing, const ConvShape& shape, const W* weight) {
   auto packed = describe<Packed>(isa, packing, shape);
-  const size_t depth_total = static_cast<size_t>(shape.taps()) * packed.c_in_padded;
+  const ConvShape& seen = packed.seen;
+  const size_t depth_total = static_cast<size_t>(seen.taps()) * packed.c_in_padded;
   packed.weights =
-      AlignedBuffer<W>(static_cast<size_t>(packed.panels) * packing.panel * depth_total);
+      WeightBuffer<W>(static_cast<size_t>(packed.panels) * packing.panel * depth_total);
   for (int o = 0; o < shape.c_out; ++o) {
     W* panel = packed.weights.data() + (o / packing.panel) * packing.panel * depth_total;
-    for (int tap = 0; tap < shape.taps(); ++tap) {
-      const W* in = weight + (static_cast<size_t>(o) * shape.taps() + tap) * shape.c_in;
-      for (int i = 0; i < shape.c_in; ++i) {
+    for (int tap = 0; tap < seen.taps(); ++tap) {
+      const W* in = weight + (static_cast<size_t>(o) * seen.taps() + tap) * seen.c_in;
+      for (int i = 0; i < seen.c_in; ++i) {
         const size_t k = static_cast<size_t>(tap) * packed.c_in_padded + i;
         const size_t group = k / packing.depth;
         panel[(group * packing.panel + o % packing.panel) * packing.depth + k % packing.depth] =
@@ -44,9 +57,11 @@ PackedConvS8 pack_s8(Isa isa, const ConvShape& shape, const int8_t* weight) {
   const Tiles& tiles = kernels(isa).tiles;
   if (tiles.s8_paired.panel != 0) {
     auto packed = describe<PackedConvS8>(isa, tiles.s8_paired, shape);
-    packed.pairs = pack_paired(shape, packed.c_in_padded, weight);
+    packed.pairs = pack_paired(packed.seen, packed.c_in_padded, weight);
     packed.paired = packed.pairs.blocks.data();
     packed.paired_blocks = packed.pairs.blocks_a_panel;
+    packed.pairings = packed.pairs.pairings;
+    packed.packing.scratch_per_input = packed.pairings;
     if (packed.pairs.cost <= packed.pairs.cost_widened) return packed;
   }
   return pack<PackedConvS8>(isa, tiles.s8, shape, weight);

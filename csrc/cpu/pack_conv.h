@@ -9,6 +9,7 @@
 #include "cpu/aligned_buffer.h"
 #include "cpu/kernels.h"
 #include "cpu/pack_paired.h"
+#include "cpu/weight_memory.h"
 
 namespace earmark {
 
@@ -17,12 +18,18 @@ template <class W>
 struct PackedConv {
   Isa isa;
   ConvShape shape;
+  // As the kernel sees it. Where the taps have few inputs, they are copied side by side and are one
+  // tap: padded alone to the kernel's depth, most products would be with zeros.
+  ConvShape seen;
   Packing packing;
   int c_in_padded;
   int panels;
-  AlignedBuffer<W> weights;             // empty if they are
+  WeightBuffer<W> weights;              // empty if they are
   const PairedBlock* paired = nullptr;  // here
   int paired_blocks = 0;
+  int pairings = 0;
+
+  bool gathers() const { return seen.taps() != shape.taps(); }
 };
 
 struct PackedConvS8 : PackedConv<int8_t> {

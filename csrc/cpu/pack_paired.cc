@@ -29,6 +29,10 @@ constexpr int kCostSingle = 3 * kVectors + 1;
 constexpr int kCostExtra = 3 + 1;
 constexpr int kCostWidened = 9;
 
+// The copy of a group is worth so much for each pairing: with inputs as they are, so many times the
+// least cost are allowed.
+constexpr double kCostNatural = 1.1;
+
 using Vector = PairedVector;
 
 // Eight bytes, one for each channel of a vector; no operation here carries from one to the next.
@@ -106,7 +110,7 @@ struct Group {
   int difficulty;
 };
 
-void find_pairings(Group& group) {
+void find_pairings(Group& group, int pairings) {
   Magnitudes magnitudes;
   for (int j = 0; j < kVectors; ++j) {
     uint8_t bytes[2][4][kLanes];
@@ -121,10 +125,11 @@ void find_pairings(Group& group) {
     std::memcpy(magnitudes[1][j], bytes[1], sizeof bytes[1]);
   }
   int best = 0;
-  for (int pairing = 0; pairing < 3; ++pairing) {
-    group.pairings[pairing] = pairing;
-    group.sums[pairing] = sum_pairs(magnitudes, pairing);
-    if (group.sums[pairing].splits < group.sums[best].splits) best = pairing;
+  for (int i = 0; i < 3; ++i) {
+    const int pairing = i < pairings ? i : 0;
+    group.pairings[i] = pairing;
+    group.sums[i] = sum_pairs(magnitudes, pairing);
+    if (group.sums[i].splits < group.sums[best].splits) best = i;
   }
   group.difficulty = group.sums[best].difficulty();
   for (int i = 0; i < 3; ++i) {
@@ -163,11 +168,12 @@ struct Stream {
 
 // The streams of a block.
 struct BlockStreams {
+  int pairings = 0;  // that the kernel copies
   Stream doubles, singles, extra[kVectors];
 
   void add(Stream& to, const Group& group, int choice) {
     const int pairing = group.pairings[choice];
-    const int offset = kPairedLine * group.number + 4 * pairing;
+    const int offset = kPairedLine * (pairings * group.number + pairing);
     to.offsets.push_back(offset);
     for (int j = 0; j < kVectors; ++j) {
       Vector part, rest;
@@ -188,12 +194,13 @@ struct BlockStreams {
   }
 };
 
-BlockStreams match_groups(const std::vector<Group>& groups) {
+BlockStreams match_groups(const std::vector<Group>& groups, int pairings) {
   std::vector<const Group*> left;
   for (const Group& group : groups) left.push_back(&group);
   std::stable_sort(left.begin(), left.end(),
                    [](const Group* a, const Group* b) { return a->difficulty > b->difficulty; });
   BlockStreams block;
+  block.pairings = pairings;
   while (!left.empty()) {
     const Group* group = left.front();
     left.erase(left.begin());
@@ -214,6 +221,42 @@ BlockStreams match_groups(const std::vector<Group>& groups) {
   return block;
 }
 
+// The weights of one panel and of the groups [first, last) of four inputs.
+std::vector<Group> read_groups(const ConvShape& shape, int groups_a_tap, const int8_t* weight,
+                               int panel, int first, int last, int pairings) {
+  const int begin = panel * kPanel;
+  const int end = std::min(begin + kPanel, shape.c_out);
+  std::vector<Group> groups(last - first);
+  for (int number = first; number < last; ++number) {
+    Group& group = groups[number - first];
+    group.number = number;
+    const int tap = number / groups_a_tap;
+    const int i = 4 * (number % groups_a_tap);
+    for (int o = begin; o < end; ++o) {
+      const size_t row = static_cast<size_t>(o) * shape.taps() + tap;
+      std::copy_n(weight + row * shape.c_in + i, std::min(4, shape.c_in - i),
+                  group.weights[(o - begin) / kLanes].weight[o % kLanes]);
+    }
+    find_pairings(group, pairings);
+  }
+  return groups;
+}
+
+PairedBlock count(const BlockStreams& streams) {
+  PairedBlock block{};
+  block.doubles = static_cast<int>(streams.doubles.offsets.size() / 2);
+  block.singles = static_cast<int>(streams.singles.offsets.size());
+  for (int j = 0; j < kVectors; ++j) {
+    block.extra[j] = static_cast<int>(streams.extra[j].offsets.size());
+  }
+  return block;
+}
+
+int64_t cost_of(const PairedBlock& block) {
+  return kCostDouble * block.doubles + kCostSingle * block.singles +
+         kCostExtra * (block.extra[0] + block.extra[1]);
+}
+
 }  // namespace
 
 PairedWeights pack_paired(const ConvShape& shape, int c_in_padded, const int8_t* weight) {
@@ -223,44 +266,33 @@ PairedWeights pack_paired(const ConvShape& shape, int c_in_padded, const int8_t*
   PairedWeights packed;
   packed.blocks_a_panel = (groups_a_panel + kBlockGroups - 1) / kBlockGroups;
   packed.cost_widened = int64_t{kCostWidened} * groups_a_panel * panels;
+  const auto block_begin = [&](int b) { return groups_a_panel * b / packed.blocks_a_panel; };
+  const auto streams_of = [&](int panel, int b) {
+    return match_groups(read_groups(shape, groups_a_tap, weight, panel, block_begin(b),
+                                    block_begin(b + 1), packed.pairings),
+                        packed.pairings);
+  };
+  // As the first block is, the others are.
+  packed.pairings = 1;
+  if (cost_of(count(streams_of(0, 0))) > kCostNatural * kCostDouble / 2 * block_begin(1)) {
+    packed.pairings = 3;
+  }
   Stream all;
   // Space for a fifth more, beyond which the result is rarely used.
   all.vectors.reserve(static_cast<size_t>(groups_a_panel) * panels * kVectors * 6 / 5);
   all.offsets.reserve(static_cast<size_t>(groups_a_panel) * panels * 7 / 5);
   for (int panel = 0; panel < panels; ++panel) {
-    const int begin = panel * kPanel;
-    const int end = std::min(begin + kPanel, shape.c_out);
     for (int b = 0; b < packed.blocks_a_panel; ++b) {
-      const int first = groups_a_panel * b / packed.blocks_a_panel;
-      const int last = groups_a_panel * (b + 1) / packed.blocks_a_panel;
-      std::vector<Group> groups(last - first);
-      for (int number = first; number < last; ++number) {
-        Group& group = groups[number - first];
-        group.number = number;
-        const int tap = number / groups_a_tap;
-        const int i = 4 * (number % groups_a_tap);
-        for (int o = begin; o < end; ++o) {
-          const size_t row = static_cast<size_t>(o) * shape.taps() + tap;
-          std::copy_n(weight + row * shape.c_in + i, std::min(4, shape.c_in - i),
-                      group.weights[(o - begin) / kLanes].weight[o % kLanes]);
-        }
-        find_pairings(group);
-      }
-      const BlockStreams streams = match_groups(groups);
-      PairedBlock& block = packed.blocks.emplace_back();
-      block.doubles = static_cast<int>(streams.doubles.offsets.size() / 2);
-      block.singles = static_cast<int>(streams.singles.offsets.size());
-      packed.cost += kCostDouble * block.doubles + kCostSingle * block.singles;
+      const BlockStreams streams = streams_of(panel, b);
+      packed.blocks.push_back(count(streams));
+      packed.cost += cost_of(packed.blocks.back());
       all.append(streams.doubles);
       all.append(streams.singles);
-      for (int j = 0; j < kVectors; ++j) {
-        block.extra[j] = static_cast<int>(streams.extra[j].offsets.size());
-        packed.cost += kCostExtra * block.extra[j];
-        all.append(streams.extra[j]);
-      }
+      for (const Stream& extra : streams.extra) all.append(extra);
     }
   }
-  packed.vectors = std::move(all.vectors);
+  packed.vectors = WeightBuffer<Vector>(all.vectors.size());
+  std::copy(all.vectors.begin(), all.vectors.end(), packed.vectors.data());
   packed.offsets = std::move(all.offsets);
   packed.offsets.resize(packed.offsets.size() + kOffsetSlack);
   packed.blocks.emplace_back();

@@ -5,6 +5,8 @@
 // ways that leaves the fewest pairs too large; what still is too large is split: the rest goes into
 // an extra group of 8 channels. Bell-shaped weights of wide layers need few of them.
 //
+// Weights of seven bits need none of that, and their inputs are not copied in three orders but once.
+//
 // The same bound holds for two pairs together in most choices of two groups: then their sums of
 // products may be added in int16, before they are widened. Groups are matched so that nearly all
 // find another, the most difficult first.
@@ -15,6 +17,7 @@
 
 #include "core/conv_shape.h"
 #include "cpu/kernels.h"
+#include "cpu/weight_memory.h"
 
 namespace earmark {
 
@@ -24,10 +27,11 @@ struct alignas(32) PairedVector {
 };
 
 struct PairedWeights {
-  std::vector<PairedVector> vectors;
+  WeightBuffer<PairedVector> vectors;
   std::vector<int32_t> offsets;
   std::vector<PairedBlock> blocks;  // point into the two; the last is their end
   int blocks_a_panel = 0;
+  int pairings = 3;  // that weights read of each group: all three, or 1, the inputs' own order
   // Vector instructions that a row takes for all of it, and the measured equal of them if the
   // weights were widened to int16 instead.
   int64_t cost = 0;

@@ -32,7 +32,7 @@ struct Tiles {
 };
 
 inline constexpr Tiles kTilesScalar = {{16, 1, 1, 0}, {16, 1, 1, 0}};
-inline constexpr Tiles kTilesAvx2 = {{16, 2, 6, 2}, {16, 1, 6, 0, 1024}, {16, 4, 5, 4, 0, 64}};
+inline constexpr Tiles kTilesAvx2 = {{16, 2, 6, 2}, {16, 1, 6, 0, 1024}, {16, 4, 4, 3, 0, 112}};
 inline constexpr Tiles kTilesAvxVnni = {{16, 4, 6, 0}, {16, 1, 6, 0, 1024}};
 inline constexpr Tiles kTilesAvx512Vnni = {{64, 4, 6, 0}, {32, 1, 12, 0, 1024}};
 

@@ -13,7 +13,7 @@ struct Epilogue {
   AlignedBuffer<float> multiplier, offset, gain, shift;
 };
 
-// A function in equal steps with lines between: LookupTable with its memory.
+// A function in equal steps with lines between: LookupTable with its memory. No entries: none.
 struct LineTable {
   AlignedBuffer<float> values, differences;
   int entries = 0;

@@ -580,8 +580,10 @@ def stats_exact(x: Array, *, std: bool = False, min_variance: float = 0.0) -> Ar
     mean = f32(s1 / n)
     if not std:
         return mean
-    var = (n * s2 - s1 * s1) / (n * n)
-    return np.concatenate([mean, f32(np.sqrt(np.maximum(var, np.float64(min_variance))))])
+    with np.errstate(invalid="ignore"):  # Inf - Inf is NaN, and no larger than any bound
+        var = (n * s2 - s1 * s1) / (n * n)
+    var = np.where(var > np.float64(min_variance), var, np.float64(min_variance))
+    return np.concatenate([mean, f32(np.sqrt(var))])
 
 
 # Float32 layers, in float64 throughout: the truth that an engine's float32 is compared with.

@@ -52,11 +52,7 @@ class PlaneLogits {
 
   void compute(int first, int rows, int max_rows, int panel_begin, int panel_end, char* scratch,
                float* logits, int columns) const {
-    const uint8_t** pointers = LayerS16::pointers(scratch);
-    for (int plane = 0; plane < layer_.planes_in(); ++plane) {
-      const Place place = LayerS16::plane(hidden_, plane, layer_.planes_in());
-      for (int r = 0; r < rows; ++r) *pointers++ = place.row<uint8_t>(first + r);
-    }
+    layer_.place_rows(hidden_, 1, first, 0, rows, scratch, max_rows);
     layer_.run(kernels_, scratch, max_rows, rows, panel_begin, panel_end, layer_.offset(), nullptr,
                logits - panel_begin * packed().packing.panel, columns);
   }

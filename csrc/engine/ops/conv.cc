@@ -104,9 +104,8 @@ class ConvS16 final : public Conv {
  public:
   ConvS16(const OpArgs& args, const OpDesc& desc, Isa isa)
       : Conv(args, desc, args.find("in", desc.in).dtype, DType::kF32),
-        layer_(args, desc, isa, shape_, *in_, weight_shape()),
-        has_table_(args.has("table")) {
-    if (has_table_) table_ = args.line_table();
+        layer_(args, desc, isa, shape_, *in_, weight_shape()) {
+    if (args.has("table")) table_ = args.line_table();
   }
 
   int64_t weight_bytes() const override { return layer_.weight_bytes(); }
@@ -122,24 +121,17 @@ class ConvS16 final : public Conv {
     walk.reserve_scratch(layer_.scratch_bytes(grid.max_rows()));
     walk.pool->parallel_for(grid.units(), [&](int i, int thread) {
       const ConvUnit unit = grid.unit(i);
-      const int rows = unit.row_end - unit.row_begin;
       char* scratch = walk.scratch(thread);
-      const uint8_t** pointers = LayerS16::pointers(scratch);
-      for (int plane = 0; plane < layer_.planes_in(); ++plane) {
-        const Place in = LayerS16::plane(walk[*in_], plane, layer_.planes_in());
-        point_rows(shape_, in, to.width, range.begin, unit.row_begin, unit.row_end,
-                   layer_.zero_row(plane), pointers);
-        pointers += rows * shape_.taps();
-      }
-      layer_.run(*walk.kernels, scratch, grid.max_rows(), rows, unit.panel_begin, unit.panel_end,
-                 offsets, has_table_ ? &table : nullptr,
+      layer_.place_rows(walk[*in_], to.width, range.begin, unit.row_begin, unit.row_end, scratch,
+                        grid.max_rows());
+      layer_.run(*walk.kernels, scratch, grid.max_rows(), unit.row_end - unit.row_begin,
+                 unit.panel_begin, unit.panel_end, offsets, table.entries == 0 ? nullptr : &table,
                  to.row<float>(range.begin) + unit.row_begin * to.stride, to.stride);
     });
   }
 
  private:
   const LayerS16 layer_;
-  bool has_table_;
   LineTable table_;
 };
 

@@ -1,9 +1,10 @@
 // Splits a convolution into row blocks x panel blocks and calls the tile kernel on each with the
 // rows' input pointers. Both dtypes, all ops that multiply weights, 1-D and 2-D alike go through
-// here: padding, stride and dilation are only pointers.
+// here: padding, stride and dilation are only pointers, or copies where a tap has few inputs.
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 
 #include "cpu/pack_conv.h"
 #include "engine/op.h"
@@ -24,7 +25,7 @@ class ConvGrid {
     const int tile = packed.packing.tile_rows;
     // A block's inputs are read once for each panel: they should stay in the L2 cache.
     constexpr size_t kBlockBytes = 256 << 10;
-    const int depth = packed.shape.taps() * packed.c_in_padded;
+    const int depth = packed.seen.taps() * packed.c_in_padded;
     const int block_depth = packed.packing.block_depth;
     const size_t row_bytes =
         static_cast<size_t>(block_depth == 0 ? depth : std::min(depth, block_depth)) *
@@ -67,26 +68,37 @@ class ConvGrid {
   int panel_blocks_;
 };
 
-// The scratch of one unit: input pointers, of each plane of the input, and what the kernel asked
-// for.
+inline size_t to_cache_lines(size_t n) { return (n + 63) / 64 * 64; }
+
+// What the kernel asks for.
+template <class W>
+size_t kernel_scratch_bytes(const PackedConv<W>& packed, size_t rows) {
+  const size_t tile = packed.packing.tile_rows;
+  return to_cache_lines(
+      (rows + tile - 1) / tile * tile *
+      packed.packing.scratch_bytes(static_cast<size_t>(packed.seen.taps()) * packed.c_in_padded));
+}
+
+// The scratch of one unit: pointers to its inputs, these copied where the packing asks for it, and
+// what the kernel asked for.
 template <class T, class W>
 class ConvScratch {
  public:
-  ConvScratch(const PackedConv<W>& packed, int max_rows, int planes = 1)
-      : pointers_(round_up(sizeof(const T*) * planes * max_rows * packed.shape.taps())),
-        kernel_(round_up(whole_tiles(max_rows, packed.packing.tile_rows) *
-                         packed.packing.scratch_bytes(static_cast<size_t>(packed.shape.taps()) *
-                                                      packed.c_in_padded))) {}
+  ConvScratch(const PackedConv<W>& packed, int max_rows)
+      : pointers_(to_cache_lines(sizeof(const T*) * max_rows * packed.seen.taps())),
+        gathered_(packed.gathers()
+                      ? to_cache_lines(sizeof(T) * max_rows * packed.c_in_padded + kReadSlack)
+                      : 0),
+        kernel_(kernel_scratch_bytes(packed, max_rows)) {}
 
-  size_t bytes() const { return pointers_ + kernel_; }
+  size_t bytes() const { return pointers_ + gathered_ + kernel_; }
   const T** pointers(char* scratch) const { return reinterpret_cast<const T**>(scratch); }
-  void* kernel(char* scratch) const { return scratch + pointers_; }
+  T* gathered(char* scratch) const { return reinterpret_cast<T*>(scratch + pointers_); }
+  void* kernel(char* scratch) const { return scratch + pointers_ + gathered_; }
 
  private:
-  static size_t round_up(size_t n) { return (n + 63) / 64 * 64; }
-  static size_t whole_tiles(size_t rows, size_t tile) { return (rows + tile - 1) / tile * tile; }
-
   size_t pointers_;
+  size_t gathered_;
   size_t kernel_;
 };
 
@@ -95,15 +107,44 @@ ConvCall<T, W> conv_call(const PackedConv<W>& packed, const T* const* rows, int 
                          int panel_begin, int panel_end, void* scratch) {
   return {.rows = rows,
           .n_rows = n_rows,
-          .taps = packed.shape.taps(),
+          .taps = packed.seen.taps(),
           .c_in_padded = packed.c_in_padded,
           .weights = packed.weights.data(),
           .panel_begin = panel_begin,
           .panel_end = panel_end,
-          .c_out = packed.shape.c_out,
+          .c_out = packed.seen.c_out,
           .paired = packed.paired,
           .paired_blocks = packed.paired_blocks,
+          .pairings = packed.pairings,
           .scratch = scratch};
+}
+
+// The inputs of output position (t, w), tap by tap: visit(first input, taps) for `taps` that lie
+// one after another in memory.
+template <class T, class Visit>
+void for_each_tap(const ConvShape& shape, const Place& in, int t, int w, const T* zero_row,
+                  const Visit& visit) {
+  const Axis& width = shape.width;
+  const int w_begin = w * width.stride - width.padding;
+  const bool inside = w_begin >= 0 && w_begin + width.reach() < in.width;
+  const bool adjacent = inside && width.dilation == 1 && in.stride == shape.c_in;
+  for (int kt = 0; kt < shape.time.kernel; ++kt) {
+    const int source_t = shape.source(shape.time, t, kt, in.length);
+    if (source_t < 0) {
+      for (int kw = 0; kw < width.kernel; ++kw) visit(zero_row, 1);
+      continue;
+    }
+    const T* frame = in.row<T>(source_t);
+    if (adjacent) {
+      visit(frame + w_begin * in.stride, width.kernel);
+      continue;
+    }
+    for (int kw = 0; kw < width.kernel; ++kw) {
+      const int source_w =
+          inside ? w_begin + kw * width.dilation : shape.source(width, w, kw, in.width);
+      visit(source_w < 0 ? zero_row : frame + source_w * in.stride, 1);
+    }
+  }
 }
 
 // Input pointers of output positions [row_begin, row_end), counted from time position `first`:
@@ -112,16 +153,45 @@ template <class T>
 void point_rows(const ConvShape& shape, const Place& in, int width_out, int first, int row_begin,
                 int row_end, const T* zero_row, const T** pointers) {
   for (int row = row_begin; row < row_end; ++row) {
-    const int t = first + row / width_out;
-    const int w = row % width_out;
-    for (int kt = 0; kt < shape.time.kernel; ++kt) {
-      const int source_t = shape.source(shape.time, t, kt, in.length);
-      for (int kw = 0; kw < shape.width.kernel; ++kw) {
-        const int source_w = shape.source(shape.width, w, kw, in.width);
-        *pointers++ =
-            source_t < 0 || source_w < 0 ? zero_row : in.row<T>(source_t) + source_w * in.stride;
-      }
-    }
+    for_each_tap(shape, in, first + row / width_out, row % width_out, zero_row,
+                 [&](const T* x, int taps) {
+                   for (int tap = 0; tap < taps; ++tap, x += shape.c_in) *pointers++ = x;
+                 });
+  }
+}
+
+// The inputs themselves, of all taps side by side, `stride` from row to row. Bytes are read and
+// written up to kReadSlack behind the last; float32 may be the caller's memory.
+template <class T>
+void gather_rows(const ConvShape& shape, const Place& in, int width_out, int first, int row_begin,
+                 int row_end, const T* zero_row, int stride, T* gathered, const T** pointers) {
+  for (int row = row_begin; row < row_end; ++row, gathered += stride) {
+    *pointers++ = gathered;
+    T* to = gathered;
+    for_each_tap(shape, in, first + row / width_out, row % width_out, zero_row,
+                 [&](const T* x, int taps) {
+                   const int n = taps * shape.c_in;
+                   if constexpr (sizeof(T) == 1) {
+                     for (int i = 0; i < n; i += 16) std::memcpy(to + i, x + i, 16);
+                   } else {
+                     for (int i = 0; i < n; ++i) to[i] = x[i];
+                   }
+                   to += n;
+                 });
+  }
+}
+
+// Pointers to what the kernel reads of each row, copied to `gathered` where the packing asks for
+// it.
+template <class T, class W>
+void place_rows(const PackedConv<W>& packed, const Place& in, int width_out, int first,
+                int row_begin, int row_end, const T* zero_row, int stride, T* gathered,
+                const T** pointers) {
+  if (packed.gathers()) {
+    gather_rows(packed.shape, in, width_out, first, row_begin, row_end, zero_row, stride, gathered,
+                pointers);
+  } else {
+    point_rows(packed.shape, in, width_out, first, row_begin, row_end, zero_row, pointers);
   }
 }
 
@@ -139,8 +209,8 @@ void run_conv(Walk& walk, const PackedConv<W>& packed, const Place& in, int widt
     const ConvUnit unit = grid.unit(i);
     char* scratch = walk.scratch(thread);
     const T** rows = layout.pointers(scratch);
-    point_rows(packed.shape, in, width_out, range.begin, unit.row_begin, unit.row_end, zero_row,
-               rows);
+    place_rows(packed, in, width_out, range.begin, unit.row_begin, unit.row_end, zero_row,
+               packed.c_in_padded, layout.gathered(scratch), rows);
     const ConvCall<T, W> call = conv_call(packed, rows, unit.row_end - unit.row_begin,
                                           unit.panel_begin, unit.panel_end, layout.kernel(scratch));
     kernel(call, unit, scratch + layout.bytes());

@@ -89,9 +89,8 @@ class DenseS16 final : public Dense {
  public:
   DenseS16(const OpArgs& args, const OpDesc& desc, Isa isa)
       : Dense(args, desc, args.find("in", desc.in).dtype, DType::kF32),
-        layer_(args, desc, isa, shape_, *in_, {shape_.c_out, shape_.c_in}),
-        has_table_(args.has("table")) {
-    if (has_table_) table_ = args.line_table();
+        layer_(args, desc, isa, shape_, *in_, {shape_.c_out, shape_.c_in}) {
+    if (args.has("table")) table_ = args.line_table();
   }
 
   int64_t weight_bytes() const override { return layer_.weight_bytes(); }
@@ -104,18 +103,15 @@ class DenseS16 final : public Dense {
     const int panels = layer_.packed().panels;
     walk.pool->parallel_for((panels + kPanelsPerUnit - 1) / kPanelsPerUnit, [&](int i, int thread) {
       char* scratch = walk.scratch(thread);
-      for (int plane = 0; plane < layer_.planes_in(); ++plane) {
-        LayerS16::pointers(scratch)[plane] = walk[*in_].vector<uint8_t>() + plane * shape_.c_in;
-      }
+      layer_.place_vector(walk[*in_], scratch);
       const int panel = i * kPanelsPerUnit;
       layer_.run(*walk.kernels, scratch, 1, 1, panel, std::min(panel + kPanelsPerUnit, panels),
-                 layer_.offset(), has_table_ ? &table : nullptr, to, 0);
+                 layer_.offset(), table.entries == 0 ? nullptr : &table, to, 0);
     });
   }
 
  private:
   const LayerS16 layer_;
-  bool has_table_;
   LineTable table_;
 };
 

@@ -5,8 +5,6 @@
 namespace earmark {
 namespace {
 
-using Scratch = ConvScratch<uint8_t, int8_t>;
-
 // Digits to the base kWeightBase, from -127 to 127: high, low.
 std::vector<std::vector<int8_t>> weight_planes(const std::vector<int16_t>& weight) {
   std::vector<std::vector<int8_t>> planes(2, std::vector<int8_t>(weight.size()));
@@ -58,29 +56,55 @@ int64_t LayerS16::weight_bytes() const {
   return packed_[0].shape.weights() * static_cast<int64_t>(packed_.size());
 }
 
-Place LayerS16::plane(const Place& in, int plane, int planes) {
-  Place place = in;
-  place.data += plane * in.stride;
-  place.stride *= planes;
-  return place;
+LayerS16::Layout LayerS16::layout(int max_rows) const {
+  Layout layout = {};
+  size_t kernel = 0;
+  for (const PackedConvS8& packed : packed_) {
+    layout.gathered_stride = std::max(layout.gathered_stride, packed.c_in_padded);
+    kernel = std::max(kernel, kernel_scratch_bytes(packed, max_rows));
+  }
+  const size_t rows = static_cast<size_t>(planes_in_) * max_rows;
+  layout.gathered = to_cache_lines(sizeof(const uint8_t*) * rows * packed().seen.taps());
+  layout.kernel = layout.gathered;
+  if (packed().gathers()) {
+    layout.kernel += to_cache_lines(rows * layout.gathered_stride + kReadSlack);
+  }
+  layout.sums = layout.kernel + kernel;
+  layout.bytes = layout.sums + sizeof(int32_t) * products() * max_rows * kMaxPanel;
+  return layout;
 }
 
-// Pointers and the kernels' scratch, as the plane that asks for most needs it; then the sums.
-size_t LayerS16::scratch_bytes(int max_rows) const {
-  size_t most = 0;
-  for (const PackedConvS8& packed : packed_) {
-    most = std::max(most, Scratch(packed, max_rows, planes_in_).bytes());
+void LayerS16::place_rows(const Place& in, int width_out, int first, int row_begin, int row_end,
+                          char* scratch, int max_rows) const {
+  const Layout at = layout(max_rows);
+  const int rows = row_end - row_begin;
+  auto* gathered = reinterpret_cast<uint8_t*>(scratch + at.gathered);
+  auto** pointers = reinterpret_cast<const uint8_t**>(scratch);
+  for (int plane = 0; plane < planes_in_; ++plane) {
+    Place place = in;  // as if it were an int8 tensor
+    place.data += plane * in.stride;
+    place.stride *= planes_in_;
+    earmark::place_rows(packed(), place, width_out, first, row_begin, row_end,
+                        zero_row_.data() + plane * channels_in_, at.gathered_stride, gathered,
+                        pointers);
+    gathered += static_cast<ptrdiff_t>(rows) * at.gathered_stride;
+    pointers += static_cast<ptrdiff_t>(rows) * packed().seen.taps();
   }
-  return most + sizeof(int32_t) * products() * max_rows * kMaxPanel;
+}
+
+void LayerS16::place_vector(const Place& in, char* scratch) const {
+  for (int plane = 0; plane < planes_in_; ++plane) {
+    reinterpret_cast<const uint8_t**>(scratch)[plane] = in.vector<uint8_t>() + plane * channels_in_;
+  }
 }
 
 void LayerS16::run(const Kernels& k, char* scratch, int max_rows, int n_rows, int panel_begin,
                    int panel_end, const float* offset, const LookupTable* table, float* out,
                    ptrdiff_t out_stride) const {
-  const ptrdiff_t plane_rows = static_cast<ptrdiff_t>(n_rows) * packed().shape.taps();
-  const uint8_t* const* rows = pointers(scratch);
-  auto* sums = reinterpret_cast<int32_t*>(scratch + scratch_bytes(max_rows)) -
-               static_cast<ptrdiff_t>(products()) * max_rows * kMaxPanel;
+  const Layout at = layout(max_rows);
+  const ptrdiff_t plane_rows = static_cast<ptrdiff_t>(n_rows) * packed().seen.taps();
+  const auto* rows = reinterpret_cast<const uint8_t* const*>(scratch);
+  auto* sums = reinterpret_cast<int32_t*>(scratch + at.sums);
   const EpilogueS8 epilogue = {packed().initial.data(),
                                epilogue_.multiplier.data(),
                                offset,
@@ -96,9 +120,8 @@ void LayerS16::run(const Kernels& k, char* scratch, int max_rows, int n_rows, in
     for (int in = 0; in < planes_in_; ++in) {
       for (size_t w = 0; w < packed_.size(); ++w) {
         int32_t* to = sums + static_cast<ptrdiff_t>(planes.count) * n_rows * planes.stride;
-        const ConvScratch<uint8_t, int8_t> layout(packed_[w], max_rows, planes_in_);
-        const ConvCallS8 call = conv_call(packed_[w], rows + in * plane_rows, n_rows, panel, end,
-                                          layout.kernel(scratch));
+        const ConvCallS8 call =
+            conv_call(packed_[w], rows + in * plane_rows, n_rows, panel, end, scratch + at.kernel);
         k.conv_acc_s8(call, initials_[planes.count].data(), to, planes.stride);
         planes.sums[planes.count] = to;
         planes.factor[planes.count++] =

@@ -20,27 +20,31 @@ class LayerS16 {
   const PackedConvS8& packed() const { return packed_[0]; }
   const float* offset() const { return epilogue_.offset.data(); }
   bool has_affine() const { return epilogue_.gain.size() != 0; }
-  int planes_in() const { return planes_in_; }
   // Of int8: each plane of the inputs with each of the weights.
   int products() const { return planes_in_ * static_cast<int>(packed_.size()); }
   int64_t weight_bytes() const;
 
-  // The planes of an input's frames, each as if it were an int8 tensor, and what padding reads
-  // there.
-  static Place plane(const Place& in, int plane, int planes);
-  const uint8_t* zero_row(int plane) const { return zero_row_.data() + plane * channels_in_; }
-
-  size_t scratch_bytes(int max_rows) const;
-  // In the scratch: [planes][rows][taps], to be filled before `run`.
-  static const uint8_t** pointers(char* scratch) {
-    return reinterpret_cast<const uint8_t**>(scratch);
-  }
+  // For one call of `run`.
+  size_t scratch_bytes(int max_rows) const { return layout(max_rows).bytes; }
+  // Before it: what rows [row_begin, row_end), counted from time position `first`, read of a frames
+  // input; or of a vector.
+  void place_rows(const Place& in, int width_out, int first, int row_begin, int row_end,
+                  char* scratch, int max_rows) const;
+  void place_vector(const Place& in, char* scratch) const;
   // out[r * out_stride + c] for rows [0, n_rows) and the channels of some panels.
   void run(const Kernels& k, char* scratch, int max_rows, int n_rows, int panel_begin,
            int panel_end, const float* offset, const LookupTable* table, float* out,
            ptrdiff_t out_stride) const;
 
  private:
+  struct Layout {
+    size_t gathered, kernel, sums, bytes;
+    int gathered_stride;
+  };
+  // Pointers [planes][rows][taps] at the begin; then as the plane of the weights that asks for most
+  // needs it.
+  Layout layout(int max_rows) const;
+
   int planes_in_;
   int channels_in_;
   std::vector<PackedConvS8> packed_;              // high, low; or one
