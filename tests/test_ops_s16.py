@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from arrays import pwl_arrays, random_f32, random_s8, random_weight, table_array
 from earmark import _C
 from earmark.plan import INPUT, OUTPUT, PlanBuilder, make_engine
-from oracle import network, ops
+from oracle import network, ops_s16
 from plans import (
     Array,
     add_vector,
@@ -33,7 +33,7 @@ CHANNELS = st.sampled_from([1, 3, 16, 17, 31, 33, 64, 65, 130])
 FRAMES = st.sampled_from([1, 5, 6, 7, 12, 13, 97])
 SEEDS = st.integers(0, 2**32 - 1)
 BITS = st.sampled_from([(16, 16), (16, 8), (8, 16), (8, 8)])  # of inputs, of weights
-LARGEST = ops.MAX_WEIGHT_S16
+LARGEST = ops_s16.MAX_WEIGHT_S16
 
 
 def weights(rng: np.random.Generator, bits: int, *shape: int) -> Array:
@@ -234,7 +234,7 @@ def test_every_quantum(isa: str, zero: int) -> None:
     x = np.resize(x, (len(x) // 3 + 1, 3))
     traced, ran = make_engine(b.plan, b.arrays, isa=isa).trace(x)
     assert ran["op"] == f"quantize_s16/{isa}"
-    expected = ops.quantize_s16(x, np.float32(1), np.float32(0), zero)
+    expected = ops_s16.quantize_s16(x, np.float32(1), np.float32(0), zero)
     assert len(np.unique(expected)) == 65536
     equal_bits(traced["q"], expected, "q")
     traced, _ = make_engine(b.plan, b.arrays, isa=isa).trace(np.full((1, 3), np.nan, np.float32))

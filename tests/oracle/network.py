@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from . import ops
+from . import ops, ops_s16
 from .ops import Array
 
 Plan = dict[str, Any]
@@ -160,7 +160,7 @@ def _quantize_s8(net: Network, op: Op) -> Array:
 
 def _quantize_s16(net: Network, op: Op) -> Array:
     constants = (net.array(op, "multiplier"), net.array(op, "offset"))
-    return ops.quantize_s16(net.read_f32(op["in"]), *constants, net.zero_point(op["out"]))
+    return ops_s16.quantize_s16(net.read_f32(op["in"]), *constants, net.zero_point(op["out"]))
 
 
 def _affine_f32(net: Network, op: Op) -> Array:
@@ -192,7 +192,7 @@ def _conv_s8(net: Network, op: Op) -> Array:
 
 
 def _conv_s16(net: Network, op: Op) -> Array:
-    return ops.conv_s16(
+    return ops_s16.conv_s16(
         net.read(op["in"]),
         _kernel(net, op),
         net.input_zero(op),
@@ -282,7 +282,7 @@ def _dense_s8(net: Network, op: Op) -> Array:
 
 
 def _dense_s16(net: Network, op: Op) -> Array:
-    return ops.dense_s16(
+    return ops_s16.dense_s16(
         net.read(op["in"]),
         net.array(op, "weight"),
         net.input_zero(op),
@@ -326,7 +326,7 @@ def _attentive_pool_s8(net: Network, op: Op) -> Array:
 
 
 def _attentive_pool_s16(net: Network, op: Op) -> Array:
-    return ops.attentive_pool_s16(
+    return ops_s16.attentive_pool_s16(
         net.read(op["in"]),
         net.read_f32(op["values"]),
         net.array(op, "weight"),

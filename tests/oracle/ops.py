@@ -16,7 +16,6 @@ Pair = int | Sequence[int]
 
 MAX_POSITIONS = 2**24 - 1
 MAX_WEIGHT_SUM = 2**30
-MAX_WEIGHT_S16 = 127 * 255 + 127
 LOG2_E = np.float32(1.44269504)
 ROUND_MAGIC = np.float32(12582912)
 EXP2_COEFFICIENTS = tuple(
@@ -75,11 +74,6 @@ def table_index(v: Array, entries: int) -> Array:
 def quantize_s8(x: Array, multiplier: Array, offset: Array, zero_point: int) -> Array:
     """Float32 frames or vector -> int8."""
     return requantize(add(multiply(x, multiplier), offset), zero_point)
-
-
-def quantize_s16(x: Array, multiplier: Array, offset: Array, zero_point: int) -> Array:
-    """Float32 frames or vector -> int16."""
-    return requantize(add(multiply(x, multiplier), offset), zero_point, np.int16)
 
 
 def dequantize_f32(q: Array, multiplier: Array, zero_point: int) -> Array:
@@ -198,37 +192,8 @@ def conv_acc(x: Array, weight: Array, input_zero: ArrayLike, **geometry: Any) ->
     return acc[:, 0] if x.ndim == 2 else acc
 
 
-def conv_sum_s16(x: Array, weight: Array, input_zero: ArrayLike, **geometry: Any) -> Array:
-    """The sums of `conv_s16`, int64, of inputs and weights of 8 or 16 bits.
-
-    Refuses weights whose planes could overflow int32.
-    """
-    frames, kernel = _wide(x, weight)
-    for name, values in (("input", frames), ("weight", kernel)):
-        if values.dtype not in (np.int8, np.int16):
-            raise TypeError(f"expected int8 or int16 {name}, got {values.dtype}")
-    wide = kernel.astype(np.int64)
-    planes = [wide]
-    if kernel.dtype == np.int16:
-        if np.abs(wide).max() > MAX_WEIGHT_S16:
-            raise ValueError(f"a weight is beyond {MAX_WEIGHT_S16}")
-        high = (wide + 127) // 255
-        planes = [high, wide - 255 * high]
-    for plane in planes:
-        if (np.abs(plane) > 127).any():
-            raise ValueError("a weight is -128")
-        heaviest = int(np.abs(plane).reshape(len(plane), -1).sum(axis=1).max())
-        if 255 * heaviest >= MAX_WEIGHT_SUM:
-            raise ValueError(f"255 * sum |w| = {255 * heaviest} is not below 2^30")
-    centred = frames.astype(np.float64) - np.asarray(input_zero, dtype=np.float64)
-    total = convolve(centred, kernel, **geometry)
-    assert np.abs(total).max() < 2**53, "a sum left float64's integers"
-    total = total.astype(np.int64)
-    return total[:, 0] if x.ndim == 2 else total
-
-
 def _line(v: Array, table: Array) -> Array:
-    """`value(v)`: between the entries of a table."""
+    """`line(v)`: between the entries of a table."""
     values = _f32_only(table)
     v = clamp(v, 0, len(values) - 1)
     entry = v.astype(np.int64)
@@ -288,25 +253,6 @@ def conv_s8(
         raise TypeError(f"expected an int8 table, got {table.dtype}")
     looked_up: Array = table[table_index(v, len(table))]
     return looked_up
-
-
-def conv_s16(
-    x: Array,
-    weight: Array,
-    input_zero: ArrayLike,
-    multiplier: Array,
-    offset: Array,
-    *,
-    relu: bool = False,
-    gain: Array | None = None,
-    shift: Array | None = None,
-    table: Array | None = None,
-    **geometry: Any,
-) -> Array:
-    """int8 or int16 frames -> float32 frames. `offset` may be the vector of one recording."""
-    total = conv_sum_s16(x, weight, input_zero, **geometry)
-    v = epilogue(total, multiplier, offset, relu=relu, gain=gain, shift=shift)
-    return v if table is None else _line(v, table)
 
 
 def add_s8(
@@ -413,12 +359,6 @@ def dense_s8(
         return v
     looked_up: Array = _f32_only(table)[table_index(v, len(table))]
     return looked_up
-
-
-def dense_s16(x: Array, weight: Array, input_zero: ArrayLike, **more: Any) -> Array:
-    """int8 or int16 vector -> float32 vector; `weight` is `(O, I)`. `more`: as of `conv_s16`."""
-    frames: Array = conv_s16(x[None, :], weight[:, None, :], input_zero, **more)[0]
-    return frames
 
 
 def exp_numerators(acc: Array, multiplier: Array) -> Array:
@@ -528,39 +468,6 @@ def attentive_pool_s8(
     else:
         raise ValueError(f"unknown softmax {softmax!r}")
     return pool_s8(numerators, q, value_zero, value_multiplier, min_variance)
-
-
-def attentive_pool_s16(
-    hidden: Array,
-    values: Array,
-    weight: Array,
-    hidden_zero: ArrayLike,
-    multiplier: Array,
-    offset: Array,
-    *,
-    min_variance: float,
-    softmax: str = "exact",
-    **function: Array,
-) -> Array:
-    """Attentive statistics pooling of float32 values, by logits of up to 16 bits."""
-    h, x = _positions(hidden), _positions(_f32_only(values)).astype(np.float64)
-    if len(h) != len(x):
-        raise ValueError(f"attention over {len(h)} positions, values over {len(x)}")
-    total = conv_sum_s16(h, weight[:, None, :], hidden_zero)
-    v = add(multiply(f32(total), multiplier), offset)
-    if softmax == "exact":
-        numerators = _exp_numerators(np.subtract(v, v.max(axis=0)))
-    elif softmax == "pwl":
-        numerators = _pwl_numerators(v, **function)
-    elif softmax == "table":
-        numerators = _table_numerators(v, **function)
-    else:
-        raise ValueError(f"unknown softmax {softmax!r}")
-    e = numerators.astype(np.float64)
-    s0, s1, s2 = (0.0 + np.cumsum(part, axis=0)[-1] for part in (e, e * x, e * x * x))
-    m = s1 / s0
-    var = s2 / s0 - m * m
-    return np.concatenate([f32(m), f32(np.sqrt(np.maximum(var, np.float64(min_variance))))])
 
 
 # Float32 ops without weights on float32 tensors: each operation rounded, as an engine has to.
