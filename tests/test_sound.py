@@ -26,10 +26,16 @@ from earmark.embedder import Embedder  # noqa: E402
 from earmark.families import load_checkpoint  # noqa: E402
 from earmark.modelfile import ModelFile  # noqa: E402
 from earmark.nn import SoundResNet, SoundResNetConfig  # noqa: E402
-from earmark.training.checkpoint import write_tensors  # noqa: E402
 from earmark.windows import Sounds, window_starts, windows  # noqa: E402
 
-from .sounds import CONFIG, LABELS, small_network, sound, write_clips  # noqa: E402
+from .sounds import (  # noqa: E402
+    CONFIG,
+    LABELS,
+    small_network,
+    sound,
+    write_checkpoint,
+    write_clips,
+)
 from .voices import write  # noqa: E402
 
 DEMO = Path(earmark.__file__).parent / "data" / "demo-int8.earmark"
@@ -277,12 +283,6 @@ def test_networks_refuse_wrong_labels_and_training_mode() -> None:
 
 
 # --- checkpoints
-
-
-def write_checkpoint(net: SoundResNet, path: Path, **fields: Any) -> Path:
-    described = {"family": net.family, "config": net.config.to_dict(), "labels": net.labels}
-    write_tensors(path, net.state_dict(), {**described, **fields})
-    return path
 
 
 def test_a_checkpoint_is_read_back(net: SoundResNet, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``earmark train --network sound-resnet``: a sound-event network from clips."""
+"""``earmark train`` and ``earmark finetune`` for sounds: a sound-event network from clips."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that only sounds have; ``run`` refuses those that only speakers have."""
-    sounds = parser.add_argument_group("sound-resnet")
+    """Add the options that only sounds have."""
+    sounds = parser.add_argument_group("sounds")
     sounds.add_argument(
         "--fold",
         type=int,
@@ -35,8 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, device: str) -> int:
-    """Train a new ResNet-50."""
+def run(args: argparse.Namespace, device: str, net: SoundResNet | None) -> int:
+    """Train a new ResNet-50, or this network further."""
     import os
 
     import torch
@@ -59,9 +59,11 @@ def run(args: argparse.Namespace, device: str) -> int:
         utterances = [Utterance(clip.path, clip.name, clip.label) for clip in kept]
     with progress_callback(args, "read") as progress:
         corpus = Corpus(utterances, progress=progress)
-    torch.manual_seed(args.seed)
-    net = SoundResNet(SoundResNetConfig(len(corpus.speakers)), corpus.speakers)
-    net.begin_as_shortcuts()
+    pretrained = net is not None
+    if net is None:
+        torch.manual_seed(args.seed)
+        net = SoundResNet(SoundResNetConfig(len(corpus.speakers)), corpus.speakers)
+        net.begin_as_shortcuts()
     config = SoundTrainingConfig(
         epochs=args.epochs,
         batch=args.batch,
@@ -79,6 +81,7 @@ def run(args: argparse.Namespace, device: str) -> int:
             corpus,
             args.output,
             config,
+            pretrained=pretrained,
             evaluation=_evaluation(args, left_out) if left_out else None,
             device=device,
             workers=args.workers or (os.cpu_count() or 1 if device == "cuda" else 1),
