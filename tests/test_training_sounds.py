@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from earmark.cli import main  # noqa: E402
+from earmark.clips import find_clips  # noqa: E402
 from earmark.families import load_checkpoint  # noqa: E402
 from earmark.frontend import LogMel  # noqa: E402
 from earmark.nn import SoundResNet  # noqa: E402
@@ -292,3 +293,32 @@ def test_finetune_refuses_what_is_not_for_sounds(
     error = capsys.readouterr().err
     assert "of the classes clicks, siren, the network knows clicks, hiss, siren" in error
     assert error.count("\n") == 1
+
+
+def test_a_clip_that_cannot_be_heard_ends_no_training(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = write_checkpoint(network(), tmp_path / "begin.safetensors")
+    clips = tmp_path / "clips"
+    shutil.copytree(folder, clips)
+    bad = clips / "siren" / "1.flac"
+    bad.write_bytes(b"no audio")
+    argv = ["finetune", str(begin), str(clips), "-o", str(tmp_path / "run"), "--fold", "2"]
+    argv += ["--epochs", "2", "--batch", "6", "--crop", "0.5", "--eval-every", "1", "--json"]
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert (result["epoch"], [row["path"] for row in result["failed"]]) == (2, [str(bad)])
+    assert "1 of 6 clips failed: " in err
+    # Five clips were heard.
+    assert (5 * result["clips_right"]).is_integer()
+    assert load_checkpoint(result["output"]).family == "sound-resnet"
+    with (tmp_path / "run" / "log.csv").open() as file:
+        assert all(row["clips_right"] for row in csv.DictReader(file))
+    for row in find_clips(clips, 2):
+        row.path.unlink()
+    shutil.rmtree(tmp_path / "run")
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["clips_right"] is None
+    assert "6 of 6 clips failed: " in err

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli import _train_sounds
-from earmark.cli._eval import add_trials, error_rates, read_both_classes, trial_scores
+from earmark.cli._eval import add_trials, error_rates, read_given_trials, trial_scores
 from earmark.cli._output import (
     CommandError,
     add_checkpoint,
@@ -381,11 +381,9 @@ def _config(args: argparse.Namespace, device: str) -> TrainingConfig:
 def _evaluation(args: argparse.Namespace) -> Evaluation | None:
     from earmark.training import Evaluation
 
-    if (args.trials is None) != (args.root is None):
-        raise CommandError("--trials and --root are given together or not at all")
-    if args.trials is None:
+    trials = read_given_trials(args)
+    if trials is None:
         return None
-    trials = read_both_classes(args.trials, args.root)
     name = Path(args.trials).name
 
     def measure(net: EcapaTdnn) -> dict[str, Any]:

@@ -93,6 +93,7 @@ class LoweredNetwork:
         self.net = net
         self.plan = self._trained = lower(net, state)
         self.seen: Calibration | None = None
+        self._recordings = 0
         self._equalized: list[str] = []
         self.parameters = sum(
             array.size
@@ -127,11 +128,12 @@ class LoweredNetwork:
         """Observe all tensors, and the inputs' covariance of the layers to be compensated."""
         front_end = self.net.front_end
         rate = front_end.sample_rate_hz
-        recordings = (
+        pieces = (
             (front_end(wave), list(map(front_end, _excerpts(wave, rate))) if compensated else [])
             for wave in _waves(self.net, items, progress)
         )
-        self.seen = calibrate(self.plan, recordings, observer, compensated)
+        self.seen = calibrate(self.plan, pieces, observer, compensated)
+        self._recordings = len(items)
 
     def precisions(self, scheme: str, precision: Mapping[str, str]) -> dict[str, Precision]:
         """The precision of every op. Raises ValueError for unknown names."""
@@ -182,12 +184,27 @@ class LoweredNetwork:
             "measured": {},
             "plan": lowered.plan,
             "layers": _layers(self._trained, lowered, chosen, seen),
-            "calibration": _summary(seen, self._equalized),
+            "calibration": self._summary(seen),
         }
         stored, storage = encode_arrays(lowered.arrays, _encoders(self.plan, chosen))
         if storage:
             metadata["storage"] = storage
         return quantized(ModelFile(metadata, stored))
+
+    def _summary(self, seen: Calibration | None) -> dict[str, Any] | None:
+        """What the file tells of the calibration."""
+        summary: dict[str, Any] = {}
+        if seen is not None:
+            windows = {"windows": seen.pieces} if "window" in self.net.description() else {}
+            summary = {
+                "observer": seen.observer,
+                "recordings": self._recordings,
+                **windows,
+                "frames": seen.frames,
+            }
+        if self._equalized:
+            summary["equalized"] = self._equalized
+        return summary or None
 
 
 def _precisions(network: PlanBuilder, precision: Mapping[str, str]) -> dict[str, Precision]:
@@ -293,16 +310,3 @@ def _layers(
             }
         )
     return layers
-
-
-def _summary(seen: Calibration | None, equalized: list[str]) -> dict[str, Any] | None:
-    summary: dict[str, Any] = {}
-    if seen is not None:
-        summary = {
-            "observer": seen.observer,
-            "recordings": seen.recordings,
-            "frames": seen.frames,
-        }
-    if equalized:
-        summary["equalized"] = equalized
-    return summary or None
