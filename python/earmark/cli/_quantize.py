@@ -81,8 +81,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "--rounding",
         choices=("compensated", "nearest"),
         default="compensated",
-        help="of weights below 8 bits: by the covariance of each layer's inputs (GPTQ, default), "
-        "or to the nearest",
+        help="of weights: so that errors make up for each other (default; 8 bits: SQuant, fewer: "
+        "GPTQ, by the covariance of each layer's inputs), or to the nearest",
     )
     parser.add_argument(
         "--equalize",

@@ -62,33 +62,38 @@ def quantize(
     leading part of a name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8",
     "int4", "int3", "int2" (8-bit activations and weights of so many bits), "dynamic", "float16"
     (weights so stored, computed in float32) or "fp32". observer: a key of ``OBSERVERS``. rounding:
-    of weights below 8 bits, "compensated" (GPTQ: by the covariance of each layer's inputs) or
-    "nearest". equalize: bring the channels that share a range to alike sizes first (cross-layer
-    equalization), by what up to 64 of the recordings show. progress: called with (done, total)
-    recordings, of equalization, then of calibration.
+    of weights, "compensated" (8 bits: so that the errors of an output do not add up, SQuant; fewer:
+    by the covariance of each layer's inputs, GPTQ) or "nearest". equalize: bring the channels that
+    share a range to alike sizes first (cross-layer equalization), by what up to 64 of the
+    recordings show. progress: called with (done, total) recordings, of equalization, then of
+    calibration.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
-    if rounding not in _ROUNDINGS:
-        raise ValueError(f"unknown rounding {rounding!r}: known are {', '.join(_ROUNDINGS)}")
-    lowered = LoweredNetwork(net)
+    lowered = LoweredNetwork(net, rounding)
     chosen = lowered.precisions(scheme, precision or {})
     recordings = list(calibration)
     if equalize:
         step = max(1, -(-len(recordings) // _EQUALIZED_ON))
         lowered.equalize(recordings[::step], progress)
     if lowered.needs_calibration(chosen, scheme):
-        compensated = lowered.below_8_bits(chosen) if rounding == "compensated" else []
+        compensated = lowered.below_8_bits(chosen) if rounding != "nearest" else []
         lowered.calibrate(recordings, observer, compensated, progress)
     return lowered.quantize(scheme, chosen)
 
 
 class LoweredNetwork:
-    """The float32 plan of a network, and what calibration saw: quantized in any number of ways."""
+    """The float32 plan of a network, and what calibration saw: quantized in any number of ways.
 
-    def __init__(self, net: EcapaTdnn | SoundResNet) -> None:
+    rounding: of weights, as ``quantize`` takes it; raises ValueError for another one.
+    """
+
+    def __init__(self, net: EcapaTdnn | SoundResNet, rounding: str = "compensated") -> None:
         from earmark.lowering import lower
 
+        if rounding not in _ROUNDINGS:
+            raise ValueError(f"unknown rounding {rounding!r}: known are {', '.join(_ROUNDINGS)}")
+        self._balanced = rounding != "nearest"
         state = {key: tensor.detach().cpu().numpy() for key, tensor in net.state_dict().items()}
         self.net = net
         self.plan = self._trained = lower(net, state)
@@ -162,7 +167,8 @@ class LoweredNetwork:
         seen = self.seen if self.needs_calibration(chosen, scheme) else None
         if seen is None and not any(precision.is_dynamic for precision in chosen.values()):
             return self.plan
-        return quantize_plan(self.plan, seen, chosen, scheme in _INTEGER_ENDS)
+        integer_ends = scheme in _INTEGER_ENDS
+        return quantize_plan(self.plan, seen, chosen, integer_ends, self._balanced)
 
     def model(
         self, scheme: str, chosen: Mapping[str, Precision], lowered: PlanBuilder
