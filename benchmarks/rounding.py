@@ -3,10 +3,11 @@
     python benchmarks/rounding.py CKPT... --family speechbrain --calibrate LIST --recordings LIST \\
         --name rounding-ecapa
 
-For each checkpoint, scheme and rounding (``earmark quantize --scheme --rounding``): the signal to
-noise ratio of the embeddings, or of a sound network's scores of each window less their mean, with
-the difference to float32 as the noise, and the mean and worst cosine. Recordings that are in both
-lists are not listened to. Prints a Markdown table; writes ``benchmarks/results/<name>.json``.
+For each checkpoint, scheme and rounding (``earmark quantize --scheme --rounding``), and for the
+first layer and the others apart: the signal to noise ratio of the embeddings, or of a sound
+network's scores of each window less their mean, with the difference to float32 as the noise, and
+the mean and worst cosine. Recordings that are in both lists are not listened to. Prints a Markdown
+table; writes ``benchmarks/results/<name>.json``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from earmark.trials import read_recordings
 Array = NDArray[Any]
 
 SCHEMES = ("dynamic", "int8", "int8-full")
+FIRST, OTHERS = "dynamic, first layer alone", "dynamic, all other layers"
 ROUNDINGS = ("nearest", "compensated")
 
 
@@ -70,17 +72,23 @@ def compare(
     """By scheme and rounding."""
     net = load_checkpoint(path, family)
     features = list(features_of(net, heard))
-    figures: dict[str, dict[str, dict[str, float]]] = {scheme: {} for scheme in SCHEMES}
+    figures: dict[str, dict[str, dict[str, float]]] = {}
     for rounding in ROUNDINGS:
         lowered = LoweredNetwork(net, rounding)
         expected = run(lowered.plan, features)
         lowered.calibrate(calibration)
-        for scheme in SCHEMES:
-            plan = lowered.quantized_plan(scheme, lowered.precisions(scheme, {}))
+        first = lowered.layers[0]
+        cases = {
+            FIRST: ("fp32", {first: "dynamic"}),
+            OTHERS: ("dynamic", {first: "fp32"}),
+            **{scheme: (scheme, {}) for scheme in SCHEMES},
+        }
+        for case, (scheme, precision) in cases.items():
+            plan = lowered.quantized_plan(scheme, lowered.precisions(scheme, precision))
             actual = run(plan, features)
-            print(path, rounding, scheme, len(features), file=sys.stderr)
+            print(path, rounding, case, len(features), file=sys.stderr)
             centred = isinstance(net, SoundResNet)
-            figures[scheme][rounding] = distance(expected, actual, centred)
+            figures.setdefault(case, {})[rounding] = distance(expected, actual, centred)
     return figures
 
 
