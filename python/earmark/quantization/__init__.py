@@ -60,9 +60,9 @@ def quantize(
     "int8-full" (its input and output are int8 too), "dynamic" (int8 weights, ranges found at run
     time), "float16" or "fp32". precision: layers with another precision than the scheme's, by name,
     leading part of a name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8",
-    "int4", "int3", "int2" (8-bit activations and weights of so many bits), "int16", "w8a16",
-    "w4a16", "w3a16", "w2a16", "w16a8" (16 bits, or so many in weights and activations), "dynamic",
-    "float16" (weights so stored, computed in float32) or "fp32". observer: a key of ``OBSERVERS``.
+    "int7", "int4", "int3", "int2" (8-bit activations and weights of so many bits), "int16",
+    "w8a16", "w4a16", "w3a16", "w2a16", "w16a8" (16 bits, or so many in weights and activations),
+    "dynamic", "float16" (weights so stored, computed in float32) or "fp32". observer: a key of ``OBSERVERS``.
     rounding: of weights, "compensated" (8 bits and more: so that the errors of an output do not add
     up, SQuant; fewer: by the covariance of each layer's inputs, GPTQ) or "nearest". equalize: bring
     the channels that share a range to alike sizes first (cross-layer equalization), by what up to

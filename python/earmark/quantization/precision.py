@@ -48,6 +48,7 @@ PRECISIONS = {
     precision.name: precision
     for precision in (
         Precision("int8", 8, 8),
+        Precision("int7", 7, 8),
         Precision("int4", 4, 8),
         Precision("int3", 3, 8),
         Precision("int2", 2, 8),
@@ -66,8 +67,9 @@ PRECISIONS = {
 PRESETS = {
     # Paper P1, Table 2: all INT8 but SE-Res2Blocks 2 and 3.
     "p1": {"all": "int8", "blocks.2": "fp32", "blocks.3": "fp32"},
-    # The first layer is small, and what it loses goes through all others.
+    # The first layer is small, and what it loses goes through all others; with 3 bits the last
+    # one costs nearly as much.
     "w4": {"all": "int4", "blocks.0": "int8"},
-    "w3": {"all": "int3", "blocks.0": "int8"},
+    "w3": {"all": "int3", "blocks.0": "int8", "fc": "int4"},
 }
 """Choices of precisions that have a name, as ``quantize`` takes them."""
