@@ -55,7 +55,12 @@ Array = NDArray[Any]
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 TORCH = "torch fp32"
 CHECKPOINT = "model.safetensors"
-SCHEMES = ("fp32", "float16", "dynamic", "int8", "int8-full")
+# Name -> scheme, precision of all layers where it is not the scheme's, file.
+SCHEMES = {
+    **{name: (name, None, name) for name in ("fp32", "float16", "dynamic", "int8", "int8-full")},
+    "int8, 7-bit weights": ("int8", "int7", "int8-w7"),
+    "int8-full, 7-bit weights": ("int8-full", "int7", "int8-full-w7"),
+}
 ORT_FP32 = "ONNX Runtime fp32"
 # The 7-bit weights are what ONNX Runtime's documentation advises for CPUs without VNNI.
 ORT_INT8 = {
@@ -64,12 +69,16 @@ ORT_INT8 = {
     "ONNX Runtime int8 (u8s8, convolutions, 7 bits)": "u8s8-conv-7bit",
 }
 EARMARK = {f"earmark {scheme}": scheme for scheme in SCHEMES}
-LITERT = {f"LiteRT {scheme}": f"litert/{scheme}.tflite" for scheme in SCHEMES}
+LITERT = {
+    f"LiteRT {scheme}": f"litert/{scheme}.tflite"
+    for scheme, (_, precision, _) in SCHEMES.items()
+    if precision is None
+}
 RATES = ("precision", "recall", "f1", "accuracy")
 RATES_OF, TIMES = "p3-table2", "p3-table2-times"
 FILES = {
     TORCH: CHECKPOINT,
-    **{name: f"{scheme}.earmark" for name, scheme in EARMARK.items()},
+    **{name: f"{SCHEMES[scheme][2]}.earmark" for name, scheme in EARMARK.items()},
     ORT_FP32: "fp32.onnx",
     **{name: f"{stem}.onnx" for name, stem in ORT_INT8.items()},
     **LITERT,
@@ -138,7 +147,10 @@ def all_times(folder: Path, threads: list[int], rounds: int) -> dict[str, Any]:
         "environment": environment(),
         "threads": {str(count): times(models, names, count, rounds) for count in threads},
         "peaks": _C.measure_peaks(_C.default_isa()),
-        "ops": {scheme: op_times(models / f"{scheme}.earmark") for scheme in ("fp32", "int8")},
+        "ops": {
+            scheme: op_times(models / FILES[f"earmark {scheme}"])
+            for scheme in ("fp32", "int8", "int8, 7-bit weights")
+        },
     }
 
 
@@ -198,7 +210,9 @@ def make_file(
     path = models / FILES[name]
     if name in EARMARK:
         # Schemes that need no calibration do not look at it.
-        earmark.quantize(net, calibration, scheme=EARMARK[name]).save(path)
+        scheme, layers, _ = SCHEMES[EARMARK[name]]
+        precision = {} if layers is None else {"all": layers}
+        earmark.quantize(net, calibration, scheme=scheme, precision=precision).save(path)
     elif name == ORT_FP32:
         one = torch.from_numpy(np.load(models / "features.npy"))
         with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
@@ -389,7 +403,7 @@ def report(result: dict[str, Any], timed: dict[str, Any]) -> str:
     claims = []
     peers = [name for name in ORT_INT8 if name in next(iter(threads.values()))]
     for count, times_of in threads.items():
-        for scheme in SCHEMES[1:]:
+        for scheme in list(SCHEMES)[1:]:
             own = times_of[f"earmark {scheme}"]
             row = [f"{scheme}, {thread_count(count)}"]
             for peer in ("earmark fp32", *peers):
@@ -399,7 +413,7 @@ def report(result: dict[str, Any], timed: dict[str, Any]) -> str:
             claims.append(row)
     changes = [
         [scheme, f"{rates_by_name[f'earmark {scheme}']['f1'] - fp32:+.4f}"]
-        for scheme in SCHEMES[1:]
+        for scheme in list(SCHEMES)[1:]
     ]
     return _TEXT.format(
         clips=result["clips"],
@@ -410,7 +424,7 @@ def report(result: dict[str, Any], timed: dict[str, Any]) -> str:
         times=markdown_table(
             ["model", *(f"ms, {thread_count(count)}" for count in threads)], time_rows
         ),
-        ops=markdown_table(["op", "fp32", "int8"], op_rows(timed["ops"])),
+        ops=markdown_table(["op", *timed["ops"]], op_rows(timed["ops"])),
         peaks=", ".join(f"{key} {value:.0f}" for key, value in timed["peaks"].items()),
         claims=markdown_table(["scheme", "x fp32", *(f"x {name}" for name in peers)], claims),
         command=result["environment"]["command"],

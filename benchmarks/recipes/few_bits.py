@@ -1,6 +1,6 @@
 """Weights of few bits, trained towards the float32 network's embeddings.
 
-    python benchmarks/recipes/few_bits.py CKPT --data DATA --precision all=int3,blocks.0=int8 --run runs/int3
+    python benchmarks/recipes/few_bits.py CKPT --data DATA --precision w3 --run runs/w3
 
 Crops of the training speakers without augmentation, no labels. Interrupted, it goes on where it
 was. Leaves ``model.earmark`` in the run's folder.

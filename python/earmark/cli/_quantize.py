@@ -73,16 +73,16 @@ def add_parser(subparsers: Subparsers) -> None:
         default={},
         metavar="LAYER=P,...",
         help="layers of another precision, by name, leading part of a name, or all: int8, int7, "
-        "int4, int3, int2 (weights of so many bits), int16, w8a16, w4a16, w3a16, w2a16, w16a8 (weights "
-        "and activations of so many), dynamic, float16, fp32; or the name of a preset: p1 "
-        "(the paper's, int8 but for SE-Res2Blocks 2 and 3), w4 and w3 (int4 and int3 but "
+        "int4, int3, int2 (weights of so many bits), int16, w8a16, w4a16, w3a16, w2a16, w16a8 "
+        "(weights and activations of so many), dynamic, float16, fp32; or the name of a preset: "
+        "p1 (the paper's, int8 but for SE-Res2Blocks 2 and 3), w4 and w3 (int4 and int3 but "
         "for the first layer, and in w3 the last)",
     )
     parser.add_argument(
         "--rounding",
         choices=("compensated", "nearest"),
         default="compensated",
-        help="of weights: so that errors make up for each other (default; 8 bits: SQuant, fewer: "
+        help="of weights: so that errors make up for each other (default; SQuant, below 7 bits "
         "GPTQ, by the covariance of each layer's inputs), or to the nearest",
     )
     parser.add_argument(

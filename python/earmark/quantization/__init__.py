@@ -62,12 +62,12 @@ def quantize(
     leading part of a name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8",
     "int7", "int4", "int3", "int2" (8-bit activations and weights of so many bits), "int16",
     "w8a16", "w4a16", "w3a16", "w2a16", "w16a8" (16 bits, or so many in weights and activations),
-    "dynamic", "float16" (weights so stored, computed in float32) or "fp32". observer: a key of ``OBSERVERS``.
-    rounding: of weights, "compensated" (8 bits and more: so that the errors of an output do not add
-    up, SQuant; fewer: by the covariance of each layer's inputs, GPTQ) or "nearest". equalize: bring
-    the channels that share a range to alike sizes first (cross-layer equalization), by what up to
-    64 of the recordings show. progress: called with (done, total) recordings, of equalization, then
-    of calibration.
+    "dynamic", "float16" (weights so stored, computed in float32) or "fp32". observer: a key of
+    ``OBSERVERS``. rounding: of weights, "compensated" (7 bits and more: so that the errors of an
+    output do not add up, SQuant; fewer: by the covariance of each layer's inputs, GPTQ) or
+    "nearest". equalize: bring the channels that share a range to alike sizes first (cross-layer
+    equalization), by what up to 64 of the recordings show. progress: called with (done, total)
+    recordings, of equalization, then of calibration.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
@@ -78,7 +78,7 @@ def quantize(
         step = max(1, -(-len(recordings) // _EQUALIZED_ON))
         lowered.equalize(recordings[::step], progress)
     if lowered.needs_calibration(chosen, scheme):
-        compensated = lowered.below_8_bits(chosen) if rounding != "nearest" else []
+        compensated = lowered.of_few_bits(chosen) if rounding != "nearest" else []
         lowered.calibrate(recordings, observer, compensated, progress)
     return lowered.quantize(scheme, chosen)
 
@@ -153,9 +153,9 @@ class LoweredNetwork:
         calibrated = any(precision.is_calibrated for precision in chosen.values())
         return calibrated or scheme in _INTEGER_ENDS
 
-    def below_8_bits(self, chosen: Mapping[str, Precision]) -> list[str]:
+    def of_few_bits(self, chosen: Mapping[str, Precision]) -> list[str]:
         """The layers whose weights get fewer bits."""
-        return [name for name in self.layers if chosen[name].weight_bits < 8]
+        return [name for name in self.layers if chosen[name].has_few_bits]
 
     def quantize(
         self, scheme: str, chosen: Mapping[str, Precision]

@@ -39,6 +39,11 @@ class Precision:
         return self.is_calibrated and max(self.weight_bits, self.activation_bits) > 8
 
     @property
+    def has_few_bits(self) -> bool:
+        """Weights so coarse that rounding is worth the inputs' covariance."""
+        return self.weight_bits < 7
+
+    @property
     def is_integer(self) -> bool:
         """Int8 between layers too, and int32 sums."""
         return self.is_calibrated and not self.is_wide
