@@ -40,6 +40,12 @@ def write_json(name: str, result: dict[str, Any]) -> Path:
     return path
 
 
+def read_json(name: str) -> dict[str, Any]:
+    """What :func:`write_json` wrote under a name."""
+    result: dict[str, Any] = json.loads((_RESULTS / f"{name}.json").read_text())
+    return result
+
+
 def installed(names: Iterable[str]) -> dict[str, Engine]:
     """The engines of those names that can run here; stderr says what the others lack."""
     engines = {}

@@ -24,7 +24,7 @@ from earmark.nn import EcapaConfig, EcapaTdnn
 from earmark.quantization.precision import PRESETS
 
 CHANNELS = (256, 512, 1024)
-PRECISIONS = ("float16", "int8", "w4", "int4", "w3", "int3", "int2")
+PRECISIONS = ("float16", "int16", "int8", "int7", "w4", "int4", "w3", "int3", "int2")
 
 
 def size_fraction(net: EcapaTdnn, precision: str) -> float:

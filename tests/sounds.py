@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.nn import SoundResNet, SoundResNetConfig
+from earmark.training.checkpoint import write_tensors
 from networks import random_resnet
 
 from .voices import RATE_HZ, write
@@ -52,3 +53,10 @@ def small_network(seed: int = 0) -> SoundResNet:
     net = SoundResNet(CONFIG, LABELS)
     net.load_state_dict(state)
     return net.eval().requires_grad_(False)
+
+
+def write_checkpoint(net: SoundResNet, path: Path, **fields: Any) -> Path:
+    """As the trainer writes it; ``fields`` take the place of what it says of the network."""
+    described = {"family": net.family, "config": net.config.to_dict(), "labels": net.labels}
+    write_tensors(path, net.state_dict(), {**described, **fields})
+    return path

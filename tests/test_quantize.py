@@ -18,9 +18,9 @@ from earmark import AudioError, modelfile
 from earmark.audio import read_audio
 from earmark.metrics import cosine_score
 from earmark.nn import EcapaTdnn
-from earmark.quantization.observers import (
-    OBSERVERS,
-)
+from earmark.quantization import LoweredNetwork
+from earmark.quantization.balance import round_balanced, to_nearest
+from earmark.quantization.observers import OBSERVERS
 from earmark.quantization.tensors import Quantization
 from earmark.quantization.weights import quantize_weights
 from earmark.quantized import QuantizedEcapa
@@ -83,7 +83,7 @@ def test_a_range_is_covered_and_zero_is_exact(low: float, high: float) -> None:
 def test_weights_are_rounded_to_each_channels_scale(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(2)
     weight = rng.normal(size=shape) * 10.0 ** rng.integers(-6, 3, (shape[0], *[1] * len(shape[1:])))
-    quantized, scale = quantize_weights(weight)
+    quantized, scale = quantize_weights(weight, balanced=False)
     assert quantized.dtype == np.int8
     assert scale.dtype == np.float32
     assert quantized.shape == shape
@@ -96,9 +96,60 @@ def test_weights_are_rounded_to_each_channels_scale(shape: tuple[int, ...]) -> N
 
 
 def test_a_channel_of_zeros_stays_zero() -> None:
-    quantized, scale = quantize_weights(np.array([[0.0, 0.0], [1.0, -2.0]]))
+    quantized, scale = quantize_weights(np.array([[0.0, 0.0], [1.0, -2.0]]), balanced=False)
     np.testing.assert_array_equal(quantized, [[0, 0], [64, -127]])
     assert (scale > 0).all()
+
+
+SHAPES = [(1, 1), (3, 1), (5, 40), (2, 7, 7, 1), (4, 3, 1, 6), (3, 3, 3, 17), (70, 1, 1, 600)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("limit", [127, 7])
+def test_balanced_rounding_goes_to_a_neighbour(shape: tuple[int, ...], limit: int) -> None:
+    weight = np.random.default_rng(4).uniform(-limit, limit, shape)
+    rounded = round_balanced(weight, limit)
+    assert rounded.shape == shape
+    np.testing.assert_array_equal(rounded, np.rint(rounded))
+    assert np.abs(rounded).max() <= limit
+    assert np.abs(rounded - weight).max() < 1
+    left, nearest = (
+        np.abs((integers - weight).reshape(shape[0], -1).sum(axis=1))
+        for integers in (rounded, to_nearest(weight, limit))
+    )
+    assert (left <= np.maximum(nearest, 0.5) + 1e-9).all()
+    if shape[-1] > 10:
+        assert left.max() <= 0.5 + 1e-9
+    # What is whole already stays.
+    np.testing.assert_array_equal(round_balanced(np.rint(weight), limit), np.rint(weight))
+
+
+def test_balanced_rounding_of_weights_beyond_the_limit() -> None:
+    rng = np.random.default_rng(5)
+    for scale in (1.0, 300.0, 1e30):
+        rounded = round_balanced(scale * rng.normal(size=(6, 3, 3, 5)), 127)
+        assert np.abs(rounded).max() <= 127
+    np.testing.assert_array_equal(round_balanced(np.full((2, 9, 1, 3), 1e9), 7), 7)
+
+
+def test_equal_weights_are_balanced_by_their_order() -> None:
+    rounded = round_balanced(np.full((2, 1, 1, 8), 2.25), 127)
+    # Of each nearest 2, the errors sum to -2.
+    np.testing.assert_array_equal(rounded[:, 0, 0], [[3, 3, 2, 2, 2, 2, 2, 2]] * 2)
+
+
+def test_balanced_rounding_keeps_the_outputs_of_inputs_that_are_alike() -> None:
+    rng = np.random.default_rng(6)
+    weight = rng.normal(size=(32, 5, 1, 64))
+    weight *= 127 / np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
+    # Taps of a channel are near each other, and channels have a part in common.
+    common = rng.normal(size=(500, 1, 1, 1)) + rng.normal(size=(500, 1, 1, 64))
+    x = (common + 0.3 * rng.normal(size=(500, 5, 1, 64))).reshape(500, -1)
+    lost = {
+        how.__name__: np.mean(((how(weight, 127) - weight).reshape(32, -1) @ x.T) ** 2)
+        for how in (round_balanced, to_nearest)
+    }
+    assert lost["round_balanced"] < 0.5 * lost["to_nearest"]
 
 
 # --- quantize
@@ -241,6 +292,25 @@ def test_progress_counts_recordings(network: EcapaTdnn, waves: list[Array]) -> N
     calls: list[tuple[int, int]] = []
     earmark.quantize(network, iter(waves), progress=lambda *call: calls.append(call))
     assert calls == [(done, len(waves)) for done in range(1, len(waves) + 1)]
+
+
+def test_weights_of_8_bits_are_balanced_unless_nearest_is_asked_for(
+    network: EcapaTdnn, waves: list[Array]
+) -> None:
+    expected = network.embed(waves)
+    error = {}
+    for rounding in ("compensated", "nearest"):
+        quantized = earmark.quantize(network, scheme="dynamic", rounding=rounding)
+        arrays = quantized.model_file.arrays
+        plan = LoweredNetwork(network).plan
+        for op in plan.ops:
+            if "weight" in op["arrays"] and op["op"] == "conv_f32":
+                integers, _ = quantize_weights(
+                    plan.arrays_of(op)["weight"], balanced=rounding == "compensated"
+                )
+                np.testing.assert_array_equal(arrays[f"{op['name']}.weight"], integers)
+        error[rounding] = np.abs(quantized.embed(waves) - expected).mean()
+    assert error["compensated"] != error["nearest"]
 
 
 def test_observers_make_other_ranges(network: EcapaTdnn, waves: list[Array]) -> None:

@@ -21,15 +21,22 @@ import earmark  # noqa: E402
 from earmark import AudioError, FormatError, modelfile  # noqa: E402
 from earmark.classifier import Classifier  # noqa: E402
 from earmark.cli import main  # noqa: E402
-from earmark.clips import read_clips  # noqa: E402
+from earmark.clips import find_clips, read_clips  # noqa: E402
 from earmark.embedder import Embedder  # noqa: E402
 from earmark.families import load_checkpoint  # noqa: E402
+from earmark.metrics import classification_rates  # noqa: E402
 from earmark.modelfile import ModelFile  # noqa: E402
 from earmark.nn import SoundResNet, SoundResNetConfig  # noqa: E402
-from earmark.training.checkpoint import write_tensors  # noqa: E402
 from earmark.windows import Sounds, window_starts, windows  # noqa: E402
 
-from .sounds import CONFIG, LABELS, small_network, sound, write_clips  # noqa: E402
+from .sounds import (  # noqa: E402
+    CONFIG,
+    LABELS,
+    small_network,
+    sound,
+    write_checkpoint,
+    write_clips,
+)
 from .voices import write  # noqa: E402
 
 DEMO = Path(earmark.__file__).parent / "data" / "demo-int8.earmark"
@@ -279,12 +286,6 @@ def test_networks_refuse_wrong_labels_and_training_mode() -> None:
 # --- checkpoints
 
 
-def write_checkpoint(net: SoundResNet, path: Path, **fields: Any) -> Path:
-    described = {"family": net.family, "config": net.config.to_dict(), "labels": net.labels}
-    write_tensors(path, net.state_dict(), {**described, **fields})
-    return path
-
-
 def test_a_checkpoint_is_read_back(net: SoundResNet, tmp_path: Path) -> None:
     path = write_checkpoint(net, tmp_path / "model.safetensors")
     found = load_checkpoint(path)
@@ -412,11 +413,133 @@ def test_quantize_command(
     argv = ["quantize", str(checkpoint), "--calibrate", str(clips), "-o", str(target), "--json"]
     assert main(argv) == 0
     result = json.loads(capsys.readouterr().out)
-    # Four clips of 2.5 s, of two windows each.
-    assert (result["calibration_recordings"], result["threshold"]) == (8, None)
+    assert (result["calibration_recordings"], result["threshold"]) == (4, None)
     info = earmark.load(target).info()
     assert info["labels"] == list(LABELS)
+    # Clips of 2.5 s, of two windows each.
+    calibration = info["calibration"]
+    assert calibration["observer"] == "minmax"
+    assert (calibration["recordings"], calibration["windows"]) == (4, 8)
     trials = tmp_path / "trials.txt"
     trials.write_text("1 siren/0.flac siren/1.flac\n0 siren/0.flac clicks/0.flac\n")
     assert main([*argv[:-1], "--trials", str(trials), "--root", str(clips)]) == 2
-    assert "is a sound-resnet, this command takes ECAPA-TDNNs" in capsys.readouterr().err
+    assert "is a sound-resnet, --trials is for ECAPA-TDNNs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scheme", ["int8", "fp32"])
+def test_quantize_measures_on_clips(
+    net: SoundResNet, tmp_path: Path, capsys: pytest.CaptureFixture[str], scheme: str
+) -> None:
+    checkpoint = write_checkpoint(net, tmp_path / "model.safetensors")
+    clips = write_clips(tmp_path / "clips", each=4)
+    target = tmp_path / "out.earmark"
+    argv = ["quantize", str(checkpoint), "--calibrate", str(clips), "-o", str(target)]
+    argv += ["--scheme", scheme, "--clips", str(clips), "--fold", "2"]
+    assert main([*argv, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    model = Classifier(target)
+    measured = model.info()["measured"]
+    assert result["measured"] == measured
+    assert result["failed"] == []
+    assert (measured["clip_folder"], measured["fold"]) == ("clips", 2)
+    assert (measured["clips"], measured["failed_clips"]) == (6, 0)
+    # Those of the other fold; what is measured on is not calibrated on.
+    assert result["calibration_recordings"] == (6 if scheme == "int8" else 0)
+    tested = find_clips(clips, 2)
+    found = [heard.label for heard in model.classify([clip.path for clip in tested])]
+    right = sum(label == clip.label for label, clip in zip(found, tested, strict=True))
+    assert measured["accuracy"] == right / 6
+    same = [heard.label for heard in net.classify([clip.path for clip in tested])]
+    agreement = sum(a == b for a, b in zip(found, same, strict=True)) / 6
+    assert measured["same_label_as_fp32"] == agreement
+    assert 0.9 < measured["worst_cosine_to_fp32"] <= measured["mean_cosine_to_fp32"] <= 1
+    if scheme == "fp32":
+        assert measured["worst_cosine_to_fp32"] == 1
+        assert measured["f1"] == measured["fp32_f1"]
+    assert main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "clips, fold 2: 6 clips" in lines
+    assert any(line.startswith("macro F1 ") and "(FP32 " in line for line in lines)
+    assert main(["info", str(target)]) == 0
+    assert "  same_label_as_fp32    " in capsys.readouterr().out
+
+
+def test_what_cannot_be_measured_on(
+    files: dict[str, Path], net: SoundResNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = str(write_checkpoint(net, tmp_path / "model.safetensors"))
+    clips = write_clips(tmp_path / "clips", each=1)
+    output = ["-o", str(tmp_path / "out.earmark"), "--calibrate", str(clips)]
+    quantize = ["quantize", checkpoint, *output]
+    model, folder = str(files["int8"]), ["--clips", str(clips)]
+    (clips / "owl").mkdir()
+    shutil.copy(clips / "hiss" / "0.flac", clips / "owl" / "0.flac")
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    shutil.copy(clips / "hiss" / "0.flac", loose / "0.flac")
+    known = tmp_path / "known"
+    shutil.copytree(clips / "hiss", known / "hiss")
+    for argv, message in (
+        ([*quantize, *folder], "owl/0.flac: is of the class 'owl', "),
+        (["eval", model, *folder], "knows clicks, hiss, siren"),
+        ([*quantize, "--fold", "1"], "--fold needs --clips"),
+        (["eval", model], "eval needs either --trials and --root, or --clips"),
+        (["eval", model, *folder, "--root", "x"], "eval needs either"),
+        (["eval", model, *folder, "--fold", "7"], "meta.csv: has no clip of fold 7"),
+        (["eval", model, "--clips", str(loose)], "0.flac: lies in no class's folder"),
+        (["eval", model, "--clips", str(tmp_path / "none")], "none: is not a folder"),
+        (["eval", str(DEMO), "--clips", str(known)], "gives embeddings, not class scores"),
+        (
+            ["quantize", checkpoint, *output[:3], str(known), "--clips", str(known)],
+            "known: all 1 recordings are in --clips",
+        ),
+    ):
+        assert main(argv) == 2, argv
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out.earmark").exists()
+
+
+def test_eval_on_clips(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = write_clips(tmp_path / "clips", each=2)
+    argv = ["eval", str(files["int8"]), "--clips", str(clips)]
+    assert main([*argv, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    tested = find_clips(clips)
+    heard = Classifier(files["int8"]).classify([clip.path for clip in tested])
+    numbers = [[LABELS.index(item.label) for item in items] for items in (tested, heard)]
+    assert result == {**classification_rates(*numbers, 3), "clips": 6, "failed": []}
+    assert main([*argv, "--fold", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["clips"] == 3
+
+
+def test_a_clip_that_fails_is_a_row(
+    files: dict[str, Path], net: SoundResNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = write_clips(tmp_path / "clips", each=2)
+    bad = clips / "hiss" / "1.flac"
+    bad.write_bytes(b"no audio")
+    argv = ["eval", str(files["int8"]), "--clips", str(clips)]
+    assert main([*argv, "--json"]) == 2
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["clips"] == 5
+    assert [row["path"] for row in result["failed"]] == [str(bad)]
+    assert "1 of 6 clips failed" in err
+    assert err.count("\n") == 1
+    assert main(argv) == 2
+    assert f"failed: {result['failed'][0]['error']}" in capsys.readouterr().out
+    target = tmp_path / "out.earmark"
+    checkpoint = str(write_checkpoint(net, tmp_path / "model.safetensors"))
+    quantize = ["quantize", checkpoint, "--scheme", "dynamic", "-o", str(target), *argv[2:]]
+    assert main([*quantize, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["failed"] == result["failed"]
+    measured = earmark.load(target).info()["measured"]
+    assert (measured["clips"], measured["failed_clips"]) == (5, 1)
+    for path in clips.rglob("*.flac"):
+        path.write_bytes(b"")
+    assert main(argv) == 2
+    assert "all 6 clips failed" in capsys.readouterr().err

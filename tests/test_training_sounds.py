@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from earmark.cli import main  # noqa: E402
+from earmark.clips import find_clips  # noqa: E402
 from earmark.families import load_checkpoint  # noqa: E402
 from earmark.frontend import LogMel  # noqa: E402
 from earmark.nn import SoundResNet  # noqa: E402
@@ -24,10 +26,18 @@ from earmark.training import (  # noqa: E402
     find_utterances,
     train_sounds,
 )
+from earmark.training.loop import digest_of  # noqa: E402
 from earmark.training.sounds import SoundExamples  # noqa: E402
 
 from .paths import one_torch_thread  # noqa: E402
-from .sounds import CONFIG, LABELS, small_network, sound, write_clips  # noqa: E402
+from .sounds import (  # noqa: E402
+    CONFIG,
+    LABELS,
+    small_network,
+    sound,
+    write_checkpoint,
+    write_clips,
+)
 from .voices import write  # noqa: E402
 
 PLAIN = SoundAugmentation(
@@ -209,9 +219,9 @@ COMMAND = ["train", "DATA", "-o", "RUN", "--network", "sound-resnet"]
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--margin", "0.3"], "--margin goes with --network ecapa-tdnn alone"),
-        (["--channels", "64"], "--channels goes with"),
-        (["--noise", "x"], "--noise goes with"),
+        (["--margin", "0.3"], "--margin is for ECAPA-TDNNs alone"),
+        (["--channels", "64"], "--channels is for"),
+        (["--noise", "x"], "--noise is for"),
         (["--fold", "3"], "meta.csv: has no clip of fold 3"),
     ],
 )
@@ -227,7 +237,7 @@ def test_options_of_the_other_network(
     assert message in capsys.readouterr().err
     speakers = [*given[:4], "--undersample"]
     assert main(speakers) == 2
-    assert "go with --network sound-resnet" in capsys.readouterr().err
+    assert "--undersample is for sound networks alone" in capsys.readouterr().err
 
 
 def test_the_command(
@@ -245,3 +255,70 @@ def test_the_command(
     assert (result["classes"], result["clips"], result["epoch"]) == (3, 6, 2)
     assert 0 <= result["clips_right"] <= 1
     assert load_checkpoint(tmp_path / "model.safetensors").family == "sound-resnet"
+
+
+def test_finetune_goes_on_from_a_network(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = write_checkpoint(network(), tmp_path / "begin.safetensors")
+    argv = ["finetune", str(begin), str(folder), "-o", str(tmp_path / "run"), "--fold", "2"]
+    argv += ["--epochs", "1", "--batch", "6", "--crop", "0.5", "--average", "0", "--json"]
+    assert main([*argv, "--lr", "1e-9"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["classes"], result["clips"], result["epoch"]) == (3, 6, 1)
+    found = load_checkpoint(result["output"])
+    assert isinstance(found, SoundResNet)
+    assert found.labels == LABELS
+    # So low a rate leaves the weights where they were; a new network would have others.
+    torch.testing.assert_close(found.fc.weight, network().fc.weight, atol=1e-7, rtol=0)
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["start"] == digest_of(network())
+    other = write_checkpoint(network(1), begin)
+    assert main([argv[0], str(other), *argv[2:]]) == 2
+    assert "holds a run whose start is" in capsys.readouterr().err
+
+
+def test_finetune_refuses_what_is_not_for_sounds(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = write_checkpoint(network(), tmp_path / "begin.safetensors")
+    run = str(tmp_path / "run")
+    for given, option in ((["--qat"], "qat"), (["--softmax", "pwl"], "softmax")):
+        assert main(["finetune", str(begin), str(folder), "-o", run, *given]) == 2
+        assert f"--{option} is for ECAPA-TDNNs alone" in capsys.readouterr().err
+    fewer = tmp_path / "fewer"
+    shutil.copytree(folder, fewer)
+    shutil.rmtree(fewer / "hiss")
+    assert main(["finetune", str(begin), str(fewer), "-o", run]) == 2
+    error = capsys.readouterr().err
+    assert "of the classes clicks, siren, the network knows clicks, hiss, siren" in error
+    assert error.count("\n") == 1
+
+
+def test_a_clip_that_cannot_be_heard_ends_no_training(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = write_checkpoint(network(), tmp_path / "begin.safetensors")
+    clips = tmp_path / "clips"
+    shutil.copytree(folder, clips)
+    bad = clips / "siren" / "1.flac"
+    bad.write_bytes(b"no audio")
+    argv = ["finetune", str(begin), str(clips), "-o", str(tmp_path / "run"), "--fold", "2"]
+    argv += ["--epochs", "2", "--batch", "6", "--crop", "0.5", "--eval-every", "1", "--json"]
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert (result["epoch"], [row["path"] for row in result["failed"]]) == (2, [str(bad)])
+    assert "1 of 6 clips failed: " in err
+    # Five clips were heard.
+    assert (5 * result["clips_right"]).is_integer()
+    assert load_checkpoint(result["output"]).family == "sound-resnet"
+    with (tmp_path / "run" / "log.csv").open() as file:
+        assert all(row["clips_right"] for row in csv.DictReader(file))
+    for row in find_clips(clips, 2):
+        row.path.unlink()
+    shutil.rmtree(tmp_path / "run")
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["clips_right"] is None
+    assert "6 of 6 clips failed: " in err

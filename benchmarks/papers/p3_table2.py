@@ -1,15 +1,19 @@
 """P3, Table 2: a sound-recognition ResNet-50 under several quantization schemes.
 
-    python benchmarks/recipes/sound_folds.py --data sounds/ -o runs/
-    python benchmarks/papers/p3_table2.py --data sounds/ --runs runs/ [--litert PYTHON]
+    python benchmarks/papers/p3_table2.py --models models/ --data sounds/ --runs runs/
+    python benchmarks/papers/p3_table2.py --models models/ --times
 
-``--litert``: an interpreter of another environment, with litert-torch and ai-edge-quantizer, which
-converts for LiteRT (TensorFlow Lite's new name); this script then needs ai-edge-litert.
+The runs are those of ``recipes/sound_folds.py``. The first command makes every engine's files and
+measures what they get right, the second, on a quiet machine, how long they take; each keeps the
+other's figures. ``--litert``: an interpreter of another environment, with litert-torch and
+ai-edge-quantizer, which converts for LiteRT (TensorFlow Lite's new name); this script then needs
+ai-edge-litert.
 
 Every clip is classified by the network of the fold that it was left out of; the rates are over all
 folds' clips together. Ranges come from training clips of the same fold. Times are of one window,
 features in, scores out, all engines interleaved in rounds, each in a process of its own. Writes
-``docs/results/p3-table2.md``, the plot beside it and ``benchmarks/results/p3-table2.json``.
+``docs/results/p3-table2.md``, the plot beside it, ``benchmarks/results/p3-table2.json`` and
+``p3-table2-times.json``.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -34,7 +37,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import earmark
-from _results import environment, write_json
+from _results import environment, read_json, write_json
 from earmark import _C
 from earmark.audio import read_audio
 from earmark.bench.models import QDQ_VARIANTS, export_onnx, quantize_onnx
@@ -52,7 +55,12 @@ Array = NDArray[Any]
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 TORCH = "torch fp32"
 CHECKPOINT = "model.safetensors"
-SCHEMES = ("fp32", "float16", "dynamic", "int8", "int8-full")
+# Name -> scheme, precision of all layers where it is not the scheme's, file.
+SCHEMES = {
+    **{name: (name, None, name) for name in ("fp32", "float16", "dynamic", "int8", "int8-full")},
+    "int8, 7-bit weights": ("int8", "int7", "int8-w7"),
+    "int8-full, 7-bit weights": ("int8-full", "int7", "int8-full-w7"),
+}
 ORT_FP32 = "ONNX Runtime fp32"
 # The 7-bit weights are what ONNX Runtime's documentation advises for CPUs without VNNI.
 ORT_INT8 = {
@@ -61,11 +69,16 @@ ORT_INT8 = {
     "ONNX Runtime int8 (u8s8, convolutions, 7 bits)": "u8s8-conv-7bit",
 }
 EARMARK = {f"earmark {scheme}": scheme for scheme in SCHEMES}
-LITERT = {f"LiteRT {scheme}": f"litert/{scheme}.tflite" for scheme in SCHEMES}
+LITERT = {
+    f"LiteRT {scheme}": f"litert/{scheme}.tflite"
+    for scheme, (_, precision, _) in SCHEMES.items()
+    if precision is None
+}
 RATES = ("precision", "recall", "f1", "accuracy")
+RATES_OF, TIMES = "p3-table2", "p3-table2-times"
 FILES = {
     TORCH: CHECKPOINT,
-    **{name: f"{scheme}.earmark" for name, scheme in EARMARK.items()},
+    **{name: f"{SCHEMES[scheme][2]}.earmark" for name, scheme in EARMARK.items()},
     ORT_FP32: "fp32.onnx",
     **{name: f"{stem}.onnx" for name, stem in ORT_INT8.items()},
     **LITERT,
@@ -77,58 +90,81 @@ CALIBRATION_STEP = 8
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with meta.csv")
-    parser.add_argument("--runs", type=Path, required=True, help="of recipes/sound_folds.py")
+    parser.add_argument("--models", type=Path, required=True, help="files of all engines")
+    parser.add_argument("--data", type=Path, help="folder with meta.csv")
+    parser.add_argument("--runs", type=Path, help="of recipes/sound_folds.py")
     parser.add_argument("--only", type=int, metavar="FOLD", help="classify this fold and stop")
     parser.add_argument("--litert", metavar="PYTHON", help="converts for LiteRT")
-    parser.add_argument("--models", type=Path, help="keep and reuse the files of all engines here")
+    parser.add_argument("--times", action="store_true", help="measure times, of the files made")
     parser.add_argument("--rounds", type=int, default=30, help="(%(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(1 2)")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.times:
+        write_json(TIMES, all_times(args.models, args.threads, args.rounds))
+    elif args.data is None or args.runs is None:
+        parser.error("needs --data and --runs, or --times")
+    else:
+        found = all_rates(args)
+        if found is None:
+            return
+        write_json(RATES_OF, found)
+    measured, timed = (read_json(name) for name in (RATES_OF, TIMES))
+    DOCS.mkdir(parents=True, exist_ok=True)
+    (DOCS / "p3-table2.md").write_text(report(measured, timed))
+    plot(measured, timed)
+
+
+def all_rates(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What the engines get right of all folds' clips; None where only one fold was asked for."""
     clips = read_clips(args.data / "meta.csv")
     folds = [args.only] if args.only is not None else sorted({clip.fold for clip in clips})
-    predicted: dict[str, dict[str, str]] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = args.models or Path(temporary)
-        for fold in tqdm(folds, "folds", disable=None):
-            models = folder / f"fold-{fold}"
-            models.mkdir(parents=True, exist_ok=True)
-            trained = args.runs / f"fold-{fold}" / "model.safetensors"
-            for name, by_clip in fold_labels(fold, clips, trained, models, args.litert).items():
-                predicted.setdefault(name, {}).update(by_clip)
-        if args.only is not None:
-            return
-        models = folder / f"fold-{folds[0]}"
-        result: dict[str, Any] = {
-            "environment": environment(),
-            "clips": len(clips),
-            "rates": rates(clips, predicted),
-            "bytes": {name: (models / FILES[name]).stat().st_size for name in predicted},
-            "threads": {
-                threads: times(models, list(predicted), threads, args.rounds)
-                for threads in args.threads
-            },
-            "peaks": _C.measure_peaks(_C.default_isa()),
-            "ops": {scheme: op_times(models / f"{scheme}.earmark") for scheme in ("fp32", "int8")},
-        }
-    write_json("p3-table2", result)
-    DOCS.mkdir(parents=True, exist_ok=True)
-    (DOCS / "p3-table2.md").write_text(report(result))
-    plot(result)
+    heard: dict[str, dict[str, Array]] = {}
+    for fold in tqdm(folds, "folds", disable=None):
+        models = args.models / f"fold-{fold}"
+        models.mkdir(parents=True, exist_ok=True)
+        trained = args.runs / f"fold-{fold}" / "model.safetensors"
+        for name, by_clip in fold_scores(fold, clips, trained, models, args.litert).items():
+            heard.setdefault(name, {}).update(by_clip)
+    if args.only is not None:
+        return None
+    models = args.models / f"fold-{folds[0]}"
+    return {
+        "environment": environment(),
+        "clips": len(clips),
+        "rates": rates(clips, heard),
+        "bytes": {name: (models / FILES[name]).stat().st_size for name in heard},
+    }
 
 
-def fold_labels(
+def all_times(folder: Path, threads: list[int], rounds: int) -> dict[str, Any]:
+    """Of the engines whose files are there, those of the first fold."""
+    models = min(folder.glob("fold-*"), default=folder)
+    names = [name for name, file in FILES.items() if (models / file).is_file()]
+    if TORCH not in names:
+        raise SystemExit(f"{folder}: holds no files of engines: run without --times first")
+    return {
+        "environment": environment(),
+        "threads": {str(count): times(models, names, count, rounds) for count in threads},
+        "peaks": _C.measure_peaks(_C.default_isa()),
+        "ops": {
+            scheme: op_times(models / FILES[f"earmark {scheme}"])
+            for scheme in ("fp32", "int8", "int8, 7-bit weights")
+        },
+    }
+
+
+def fold_scores(
     fold: int, clips: list[Clip], trained: Path, models: Path, litert: str | None
-) -> dict[str, dict[str, str]]:
-    """The label of each clip of a fold, by engine; their files are written to ``models``.
+) -> dict[str, dict[str, Array]]:
+    """The scores (windows, classes) of each clip of a fold, by engine, and the engines' files.
 
-    What was found of the same network before is kept.
+    What was found of the same network before is kept in ``models``.
     """
-    kept, copy = models / "labels.json", models / CHECKPOINT
-    labels: dict[str, dict[str, str]] = {}
+    kept, copy = models / "scores.json", models / CHECKPOINT
+    scores: dict[str, dict[str, list[list[float]]]] = {}
     if kept.is_file() and copy.read_bytes() == trained.read_bytes():
-        labels = json.loads(kept.read_text())
+        scores = json.loads(kept.read_text())
     copy.write_bytes(trained.read_bytes())
     net = load_checkpoint(trained, "sound-resnet")
     assert isinstance(net, SoundResNet)
@@ -139,11 +175,18 @@ def fold_labels(
     np.save(models / "features.npy", next(iter(windows.values()))[:1])
     np.save(models / "calibration.npy", calibrated)
     for name in engines(litert):
-        if name not in labels:
+        if name not in scores:
             make_file(name, net, models, calibration, litert)
-            labels[name] = labels_of(name, net, models, windows)
-            kept.write_text(json.dumps(labels))
-    return {name: labels[name] for name in engines(litert)}
+            call = scores_by(models / FILES[name], 1)
+            scores[name] = {
+                clip: np.concatenate([call(x[None]) for x in rows]).tolist()
+                for clip, rows in windows.items()
+            }
+            kept.write_text(json.dumps(scores))
+    return {
+        name: {clip: np.array(rows, np.float32) for clip, rows in scores[name].items()}
+        for name in engines(litert)
+    }
 
 
 def engines(litert: str | None) -> Iterator[str]:
@@ -167,7 +210,9 @@ def make_file(
     path = models / FILES[name]
     if name in EARMARK:
         # Schemes that need no calibration do not look at it.
-        earmark.quantize(net, calibration, scheme=EARMARK[name]).save(path)
+        scheme, layers, _ = SCHEMES[EARMARK[name]]
+        precision = {} if layers is None else {"all": layers}
+        earmark.quantize(net, calibration, scheme=scheme, precision=precision).save(path)
     elif name == ORT_FP32:
         one = torch.from_numpy(np.load(models / "features.npy"))
         with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
@@ -182,19 +227,6 @@ def make_file(
         command = [litert, script, "--checkpoint", models / CHECKPOINT, "-o", path.parent]
         command += ["--calibration", models / "calibration.npy"]
         subprocess.run([str(word) for word in command], check=True, stdout=sys.stderr)
-
-
-def labels_of(
-    name: str, net: SoundResNet, models: Path, windows: dict[str, Array]
-) -> dict[str, str]:
-    """The label of each clip (windows, frames, n_mels), pooled as ``Classifier`` does."""
-    scores = scores_by(models / FILES[name], 1)
-    return {
-        clip: Sounds.of_scores(
-            net.labels, np.concatenate([scores(x[None]) for x in rows]), 1.0
-        ).label
-        for clip, rows in windows.items()
-    }
 
 
 def features(net: SoundResNet, path: Path) -> Array:
@@ -226,18 +258,35 @@ def litert_call(path: Path, threads: int) -> Callable[[Array], Array]:
     return run
 
 
-def rates(clips: list[Clip], predicted: dict[str, dict[str, str]]) -> dict[str, dict[str, float]]:
-    """Rates over all clips, and the share of clips whose label is that of torch."""
-    names = sorted({clip.label for clip in clips})
-    number = {label: i for i, label in enumerate(names)}
-    actual = np.array([number[clip.label] for clip in clips])
-    result = {}
-    for name, labels in predicted.items():
-        found = np.array([number[labels[clip.name]] for clip in clips])
-        same = np.mean([labels[clip.name] == predicted[TORCH][clip.name] for clip in clips])
-        measured = classification_rates(actual, found, len(names))
-        result[name] = {**measured, "same_as_torch": float(same)}
-    return result
+def rates(
+    clips: list[Clip], heard: dict[str, dict[str, Array]]
+) -> dict[str, dict[str, float | None]]:
+    """Rates over all clips, and how near labels and scores are to torch's."""
+    names = tuple(sorted({clip.label for clip in clips}))
+    actual = np.array([names.index(clip.label) for clip in clips])
+
+    def found(scores: dict[str, Array]) -> Array:
+        pooled = [Sounds.of_scores(names, scores[clip.name], 1.0) for clip in clips]
+        return np.array([names.index(sounds.label) for sounds in pooled])
+
+    return {
+        name: {
+            **classification_rates(actual, found(scores), len(names)),
+            "same_as_torch": float(np.mean(found(scores) == found(heard[TORCH]))),
+            "sqnr_db": None if name == TORCH else sqnr(heard[TORCH], scores),
+        }
+        for name, scores in heard.items()
+    }
+
+
+def sqnr(expected: dict[str, Array], actual: dict[str, Array]) -> float:
+    """Scores to their difference, in dB; what all classes have in common changes nothing."""
+    true, seen = (
+        np.concatenate([scores[clip] for clip in expected]).astype(np.float64)
+        for scores in (expected, actual)
+    )
+    true, seen = (x - x.mean(axis=1, keepdims=True) for x in (true, seen))
+    return float(10 * np.log10((true**2).sum() / ((true - seen) ** 2).sum()))
 
 
 def times(models: Path, names: list[str], threads: int, rounds: int) -> dict[str, dict[str, Any]]:
@@ -331,52 +380,65 @@ def op_rows(ops: dict[str, dict[str, dict[str, float]]]) -> list[list[str]]:
     return [*rows, ["all", *(f"{total:.2f}" for total in totals)]]
 
 
-def report(result: dict[str, Any]) -> str:
+def report(result: dict[str, Any], timed: dict[str, Any]) -> str:
     """The page."""
-    head = result["environment"]
-    rates_by_name, threads = result["rates"], result["threads"]
+    rates_by_name, threads = result["rates"], timed["threads"]
+    head = timed["environment"]
     fp32 = rates_by_name["earmark fp32"]["f1"]
-    header = ["model", "size MB", "of fp32"]
-    header += [f"ms, {count} thread{'s' * (int(count) > 1)}" for count in threads]
-    header += ["precision", "recall", "F1", "accuracy", "as torch"]
-    rows = []
+    header = ["model", "size MB", "of fp32", "precision", "recall", "F1", "accuracy", "as torch"]
+    header += ["scores, dB"]
+    rows, time_rows = [], []
     for name, measured in rates_by_name.items():
-        size = result["bytes"][name]
+        size, near = result["bytes"][name], measured["sqnr_db"]
         row = [name, f"{size / 1e6:.2f}", f"{size / result['bytes']['earmark fp32']:.3f}"]
+        row += [f"{measured[rate]:.4f}" for rate in (*RATES, "same_as_torch")]
+        rows.append([*row, "" if near is None else f"{near:.1f}"])
+    for name in next(iter(threads.values())):
+        row = [name]
         for times_of in threads.values():
             summary = times_of[name]
             spread = f"{summary['quartile1_ms']:.1f}-{summary['quartile3_ms']:.1f}"
             row.append(f"{summary['min_ms']:.1f} / {summary['median_ms']:.1f} ({spread})")
-        row += [f"{measured[rate]:.4f}" for rate in (*RATES, "same_as_torch")]
-        rows.append(row)
+        time_rows.append(row)
     claims = []
-    peers = [name for name in ORT_INT8 if name in rates_by_name]
+    peers = [name for name in ORT_INT8 if name in next(iter(threads.values()))]
     for count, times_of in threads.items():
-        for scheme in SCHEMES[1:]:
+        for scheme in list(SCHEMES)[1:]:
             own = times_of[f"earmark {scheme}"]
-            row = [f"{scheme}, {count} thread{'s' * (int(count) > 1)}"]
+            row = [f"{scheme}, {thread_count(count)}"]
             for peer in ("earmark fp32", *peers):
                 other = times_of[peer]
                 ratios = [other[of] / own[of] for of in ("min_ms", "median_ms")]
                 row.append(" / ".join(f"{ratio:.2f}" for ratio in ratios))
-            change = rates_by_name[f"earmark {scheme}"]["f1"] - fp32
-            claims.append([*row, f"{change:+.4f}"])
+            claims.append(row)
+    changes = [
+        [scheme, f"{rates_by_name[f'earmark {scheme}']['f1'] - fp32:+.4f}"]
+        for scheme in list(SCHEMES)[1:]
+    ]
     return _TEXT.format(
         clips=result["clips"],
         machine=f"{head['cpu']['model']} ({', '.join(head['cpu']['isa'])})",
         load=f"{head['load_average_1min']:.1f}",
         table=markdown_table(header, rows),
-        ops=markdown_table(["op", "fp32", "int8"], op_rows(result["ops"])),
-        peaks=", ".join(f"{key} {value:.0f}" for key, value in result["peaks"].items()),
-        claims=markdown_table(
-            ["scheme", "x fp32", *(f"x {name}" for name in peers), "F1 to fp32"], claims
+        changes=markdown_table(["scheme", "F1 to fp32"], changes),
+        times=markdown_table(
+            ["model", *(f"ms, {thread_count(count)}" for count in threads)], time_rows
         ),
-        command=head["command"],
-        commit=head["commit"],
+        ops=markdown_table(["op", *timed["ops"]], op_rows(timed["ops"])),
+        peaks=", ".join(f"{key} {value:.0f}" for key, value in timed["peaks"].items()),
+        claims=markdown_table(["scheme", "x fp32", *(f"x {name}" for name in peers)], claims),
+        command=result["environment"]["command"],
+        commit=result["environment"]["commit"],
+        times_command=head["command"],
+        times_commit=head["commit"],
     )
 
 
-def plot(result: dict[str, Any]) -> None:
+def thread_count(count: str) -> str:
+    return f"{count} thread{'s' * (int(count) > 1)}"
+
+
+def plot(result: dict[str, Any], timed: dict[str, Any]) -> None:
     """F1 over the time of a window, the size as the area of the dot."""
     import matplotlib
 
@@ -385,8 +447,10 @@ def plot(result: dict[str, Any]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7.5, 4), layout="constrained")
-    times_of = next(iter(result["threads"].values()))
+    times_of = next(iter(timed["threads"].values()))
     for name, measured in result["rates"].items():
+        if name not in times_of:
+            continue
         own = name.startswith("earmark")
         area = 2 * result["bytes"][name] / 1e6
         x, y = times_of[name]["median_ms"], measured["f1"]
@@ -407,15 +471,26 @@ three ([recipe](../../benchmarks/recipes/sound_folds.py)), rates are of all clip
 macro-averaged over the classes. Windows of 2 s, one each 1.6 s, the mean of their probabilities.
 Ranges of activations come from every eighth training clip.
 
-Times are of one window, features in and scores out: the fastest call / the median (quartiles);
-{machine}, all engines interleaved in one run in processes of their own (load average {load}).
 ONNX Runtime's INT8 is its static quantization (QDQ, per channel), LiteRT's schemes are those of
 ai-edge-quantizer, both with the same clips. LiteRT is what TensorFlow Lite is called now.
+*as torch*: the share of clips with torch's label. *scores*: those of all windows, less each
+window's mean, to their difference from torch's.
 
 {table}
 
-How many times as fast as others earmark is, by the fastest calls / the medians, and what that
-changes in F1. On a busy host the fastest calls say more.
+What earmark's schemes change in F1; a clip more or less is about 0.003.
+
+{changes}
+
+## Time
+
+Of one window, features in and scores out: the fastest call / the median (quartiles); {machine}, all
+engines interleaved in one run in processes of their own (load average {load}).
+
+{times}
+
+How many times as fast as others earmark is, by the fastest calls / the medians. On a busy host the
+fastest calls say more.
 
 {claims}
 
@@ -430,9 +505,9 @@ time of float32, dynamic 0.850 and 1.06x, INT8 0.283 and 1.05x, full INT8 0.0001
 ![F1 and time of a window](p3-table2.svg)
 
 ```
-{command}
+{command}    # at {commit}
+{times_command}    # at {times_commit}
 ```
-at {commit}.
 """
 
 

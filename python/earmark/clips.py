@@ -1,4 +1,4 @@
-"""Clips of sounds in folds, as ESC-50's ``meta.csv`` lists them."""
+"""Clips of sounds: in folders of classes, or in folds as ESC-50's ``meta.csv`` lists them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,59 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from earmark.errors import FormatError
+from earmark.trials import read_recordings
 
-__all__ = ["Clip", "read_clips"]
+__all__ = ["Clip", "find_clips", "read_clips", "split_clips"]
 
+_META = "meta.csv"
 _COLUMNS = ("file", "class", "fold")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording of one sound. ``name``: its path as the list gives it."""
+    """A recording of one sound.
+
+    ``name``: its path as the table or folder gives it; ``fold``: 0 where no table gives one.
+    """
 
     path: Path
     name: str
     label: str
-    fold: int
+    fold: int = 0
+
+
+def find_clips(folder: str | os.PathLike[str], fold: int | None = None) -> list[Clip]:
+    """The clips of a folder ``class/clip.flac`` (recursively, sorted), or those of one fold.
+
+    fold: as the folder's ``meta.csv`` numbers them, which then names the classes too. Raises
+    FormatError for a recording that lies in no class's folder, else as :func:`split_clips`, and
+    ValueError when there is no recording.
+    """
+    if fold is not None:
+        return split_clips(folder, fold)[1]
+    root = Path(folder)
+    if not root.is_dir():
+        raise FormatError(f"{root}: is not a folder")
+    clips = []
+    for path in read_recordings(root):
+        name = path.relative_to(root)
+        if len(name.parts) == 1:
+            raise FormatError(f"{path}: lies in no class's folder")
+        clips.append(Clip(path, name.as_posix(), name.parent.as_posix()))
+    return clips
+
+
+def split_clips(folder: str | os.PathLike[str], fold: int) -> tuple[list[Clip], list[Clip]]:
+    """The clips of a folder's ``meta.csv`` that are of other folds, and those of this one.
+
+    Raises FormatError when there is none of this one, else as :func:`read_clips`.
+    """
+    meta = Path(folder) / _META
+    clips = read_clips(meta)
+    of_fold = [clip for clip in clips if clip.fold == fold]
+    if not of_fold:
+        raise FormatError(f"{meta}: has no clip of fold {fold}")
+    return [clip for clip in clips if clip.fold != fold], of_fold
 
 
 def read_clips(meta: str | os.PathLike[str]) -> list[Clip]:

@@ -165,7 +165,7 @@ def search(
     presets = _presets(lowered) if calibration else {}
     all_chosen = [lowered.precisions("fp32", choice) for choice in (uniform | presets).values()]
     if any(lowered.needs_calibration(chosen) for chosen in all_chosen):
-        few_bits = {name for chosen in all_chosen for name in lowered.below_8_bits(chosen)}
+        few_bits = {name for chosen in all_chosen for name in lowered.of_few_bits(chosen)}
         lowered.calibrate(calibration, "minmax", few_bits, _stage(progress, "calibrate"))
     space = _Space(lowered, list(dict.fromkeys(precisions)), by_block)
     features = trial_features(net, halves[0], min(crops, 1))

@@ -67,7 +67,7 @@ def sensitivity(
     choices["all"] = {"all": precision}
     chosen = lowered.precisions("fp32", choices["all"])
     if lowered.needs_calibration(chosen):
-        compensated = lowered.below_8_bits(chosen)
+        compensated = lowered.of_few_bits(chosen)
         lowered.calibrate(calibration, "minmax", compensated, calibration_progress)
     features = trial_features(net, trials, crops)
     with Candidates(lowered, features, processes=processes, ray=ray, folder=folder) as candidates:

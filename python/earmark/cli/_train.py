@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli import _train_sounds
-from earmark.cli._eval import add_trials, error_rates, read_both_classes, trial_scores
+from earmark.cli._eval import add_trials, error_rates, read_given_trials, trial_scores
 from earmark.cli._output import (
     CommandError,
     add_checkpoint,
@@ -18,7 +18,6 @@ from earmark.cli._output import (
     positive_int,
     print_result,
     progress_callback,
-    speaker_network,
 )
 from earmark.cli._quantize import layer_precisions
 
@@ -41,10 +40,17 @@ _SIZES = (
 )
 
 
-_SPEAKERS_ONLY = (
-    *("noise", "trials", "root", "margin", "rooms", "speeds", "channels", "mfa"),
-    *(name.replace("-", "_") for name, _ in (*_LAYERS, *_SIZES)),
-)
+_SPEAKERS_ONLY = {
+    "train": (
+        *("noise", "trials", "root", "margin", "rooms", "speeds", "channels", "mfa"),
+        *(name.replace("-", "_") for name, _ in (*_LAYERS, *_SIZES)),
+    ),
+    "finetune": (
+        *("noise", "trials", "root", "margin", "rooms", "speeds"),
+        *("softmax", "segments", "learnable", "entries", "qat", "distill"),
+    ),
+}
+_SOUNDS_ONLY = ("fold", "class_weights", "undersample")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -60,7 +66,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--network",
         choices=("ecapa-tdnn", "sound-resnet"),
         default="ecapa-tdnn",
-        help="speakers by voice (default), or classes of sounds: DATA has class/clip.flac then",
+        help="for speakers by voice (default), or for classes of sounds",
     )
     _add_data(train)
     _add_recipe(train, epochs=60, learning_rate=1e-3)
@@ -83,14 +89,13 @@ def add_parser(subparsers: Subparsers) -> None:
         network.add_argument(
             f"--{name}", type=positive_int, default=size, metavar="N", help=f"default: {size}"
         )
-    _train_sounds.add_options(train)
-    train.set_defaults(speaker_defaults={key: train.get_default(key) for key in _SPEAKERS_ONLY})
+    _add_sounds(train, "train")
     finetune = add_command(
         subparsers,
         "finetune",
         run_finetune,
-        "Train on from a checkpoint, on any speakers. The same command goes on where a run was "
-        "interrupted.",
+        "Train on from a checkpoint: an ECAPA-TDNN on any speakers, a sound network on clips of "
+        "its classes. The same command goes on where a run was interrupted.",
     )
     add_checkpoint(finetune)
     _add_data(finetune)
@@ -130,21 +135,16 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="with --qat: train towards the float32 network's embeddings, without labels",
     )
+    _add_sounds(finetune, "finetune")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train a new network."""
     _share_cores()
-    if args.network == "sound-resnet":
-        for key, default in args.speaker_defaults.items():
-            if getattr(args, key) != default:
-                option = key.replace("_", "-")
-                raise CommandError(f"--{option} goes with --network ecapa-tdnn alone")
-        return _train_sounds.run(args, _device(args))
-    if args.fold is not None or args.class_weights or args.undersample:
-        raise CommandError(
-            "--fold, --class-weights and --undersample go with --network sound-resnet"
-        )
+    sounds = args.network == "sound-resnet"
+    _refuse_of_other_kind(args, sounds)
+    if sounds:
+        return _train_sounds.run(args, _device(args), None)
     import torch
 
     from earmark.frontend import SpeechBrainFbank
@@ -168,13 +168,27 @@ def run(args: argparse.Namespace) -> int:
 def run_finetune(args: argparse.Namespace) -> int:
     """Train a checkpoint's network further."""
     _share_cores()
+    from earmark.families import load_checkpoint
+    from earmark.nn import SoundResNet
 
     layer = _softmax(args)
     if args.distill and args.qat is None:
         raise CommandError("--distill needs --qat")
     if args.qat is not None and layer is not None:
         raise CommandError("--qat and --softmax are trained one after the other")
-    return _train(args, speaker_network(args), True, layer)
+    net = load_checkpoint(args.checkpoint, args.family)
+    _refuse_of_other_kind(args, isinstance(net, SoundResNet))
+    if isinstance(net, SoundResNet):
+        return _train_sounds.run(args, _device(args), net)
+    return _train(args, net, True, layer)
+
+
+def _refuse_of_other_kind(args: argparse.Namespace, sounds: bool) -> None:
+    """CommandError for an option that was given and that this kind of network does not have."""
+    for key, default in (args.speaker_defaults if sounds else args.sound_defaults).items():
+        if getattr(args, key) != default:
+            kind = "ECAPA-TDNNs" if sounds else "sound networks"
+            raise CommandError(f"--{key.replace('_', '-')} is for {kind} alone")
 
 
 def _softmax(args: argparse.Namespace) -> ApproximateSoftmax | None:
@@ -192,12 +206,21 @@ def _softmax(args: argparse.Namespace) -> ApproximateSoftmax | None:
     return PiecewiseLinearSoftmax(segments=segments, learnable=args.learnable)
 
 
+def _add_sounds(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the options of sounds, and note what each kind of network does not have."""
+    _train_sounds.add_options(parser)
+    parser.set_defaults(
+        speaker_defaults={key: parser.get_default(key) for key in _SPEAKERS_ONLY[command]},
+        sound_defaults={key: parser.get_default(key) for key in _SOUNDS_ONLY},
+    )
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="a folder with speaker/utterance.flac or VoxCeleb's layout in it, or a list of one "
-        "'path' or 'speaker path' a line",
+        help="a folder with speaker/utterance.flac (sounds: class/clip.flac) or VoxCeleb's layout "
+        "in it, or a list of one 'path' or 'speaker path' a line",
     )
     parser.add_argument(
         "-o", "--output", metavar="RUN", required=True, help="folder for the model, log and state"
@@ -209,7 +232,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=5,
         metavar="N",
-        help="epochs between evaluations on the trials (default: 5)",
+        help="epochs between evaluations on the trials or the fold (default: 5)",
     )
 
 
@@ -358,11 +381,9 @@ def _config(args: argparse.Namespace, device: str) -> TrainingConfig:
 def _evaluation(args: argparse.Namespace) -> Evaluation | None:
     from earmark.training import Evaluation
 
-    if (args.trials is None) != (args.root is None):
-        raise CommandError("--trials and --root are given together or not at all")
-    if args.trials is None:
+    trials = read_given_trials(args)
+    if trials is None:
         return None
-    trials = read_both_classes(args.trials, args.root)
     name = Path(args.trials).name
 
     def measure(net: EcapaTdnn) -> dict[str, Any]:

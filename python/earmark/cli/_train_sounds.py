@@ -1,13 +1,13 @@
-"""``earmark train --network sound-resnet``: a sound-event network from clips."""
+"""``earmark train`` and ``earmark finetune`` for sounds: a sound-event network from clips."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli._output import CommandError, print_result, progress_callback
+from earmark.cli._clips import lines_of_failed, raise_failed, sort_rows
+from earmark.cli._output import print_result, progress_callback
 
 if TYPE_CHECKING:
     from earmark.clips import Clip
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that only sounds have; ``run`` refuses those that only speakers have."""
-    sounds = parser.add_argument_group("sound-resnet")
+    """Add the options that only sounds have."""
+    sounds = parser.add_argument_group("sounds")
     sounds.add_argument(
         "--fold",
         type=int,
@@ -35,12 +35,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, device: str) -> int:
-    """Train a new ResNet-50."""
+def run(args: argparse.Namespace, device: str, net: SoundResNet | None) -> int:
+    """Train a new ResNet-50, or this network further."""
     import os
 
     import torch
 
+    from earmark.clips import split_clips
     from earmark.nn import SoundResNet, SoundResNetConfig
     from earmark.training import (
         Corpus,
@@ -51,17 +52,20 @@ def run(args: argparse.Namespace, device: str) -> int:
         train_sounds,
     )
 
-    left_out: list[Clip] = []
+    left_out = _LeftOut([])
     if args.fold is None:
         utterances = find_utterances(args.data)
     else:
-        kept, left_out = _split(Path(args.data) / "meta.csv", args.fold)
+        kept, of_fold = split_clips(args.data, args.fold)
+        left_out = _LeftOut(of_fold)
         utterances = [Utterance(clip.path, clip.name, clip.label) for clip in kept]
     with progress_callback(args, "read") as progress:
         corpus = Corpus(utterances, progress=progress)
-    torch.manual_seed(args.seed)
-    net = SoundResNet(SoundResNetConfig(len(corpus.speakers)), corpus.speakers)
-    net.begin_as_shortcuts()
+    pretrained = net is not None
+    if net is None:
+        torch.manual_seed(args.seed)
+        net = SoundResNet(SoundResNetConfig(len(corpus.speakers)), corpus.speakers)
+        net.begin_as_shortcuts()
     config = SoundTrainingConfig(
         epochs=args.epochs,
         batch=args.batch,
@@ -79,35 +83,39 @@ def run(args: argparse.Namespace, device: str) -> int:
             corpus,
             args.output,
             config,
-            evaluation=_evaluation(args, left_out) if left_out else None,
+            pretrained=pretrained,
+            evaluation=left_out.evaluation(args),
             device=device,
             workers=args.workers or (os.cpu_count() or 1 if device == "cuda" else 1),
             progress=progress,
         )
-    print_result(args, result, _lines(result))
+    result["failed"] = left_out.failed
+    print_result(args, result, [*_lines(result), *lines_of_failed(left_out.failed)])
+    raise_failed(left_out.failed, len(left_out.clips))
     return 0
 
 
-def _split(meta: Path, fold: int) -> tuple[list[Clip], list[Clip]]:
-    """Clips of the other folds, and of this one."""
-    from earmark.clips import read_clips
+class _LeftOut:
+    """The clips that training leaves out, and those of them that could not be heard at the last."""
 
-    clips = read_clips(meta)
-    left_out = [clip for clip in clips if clip.fold == fold]
-    if not left_out:
-        raise CommandError(f"{meta}: has no clip of fold {fold}")
-    return [clip for clip in clips if clip.fold != fold], left_out
+    def __init__(self, clips: list[Clip]) -> None:
+        self.clips = clips
+        self.failed: list[dict[str, str]] = []
 
+    def evaluation(self, args: argparse.Namespace) -> Evaluation | None:
+        from earmark.training import Evaluation
 
-def _evaluation(args: argparse.Namespace, clips: list[Clip]) -> Evaluation:
-    from earmark.training import Evaluation
+        def measure(net: SoundResNet) -> dict[str, Any]:
+            rows = net.classify_each([clip.path for clip in self.clips])
+            heard = sort_rows(self.clips, rows)
+            self.failed = heard.failed
+            right = [s.label == c.label for s, c in zip(heard.sounds, heard.clips, strict=True)]
+            share = sum(right) / len(right) if right else None
+            return {"clips_right": share, "clips": len(right), "fold": args.fold}
 
-    def measure(net: SoundResNet) -> dict[str, Any]:
-        found = net.classify([clip.path for clip in clips])
-        right = sum(heard.label == clip.label for heard, clip in zip(found, clips, strict=True))
-        return {"clips_right": right / len(clips), "clips": len(clips), "fold": args.fold}
-
-    return Evaluation(measure, args.eval_every, f"fold {args.fold}", "clips_right")
+        if not self.clips:
+            return None
+        return Evaluation(measure, args.eval_every, f"fold {args.fold}", "clips_right")
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ Inside, activations are (batch, channel, time, band).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from earmark.audio import read_audio
+from earmark.errors import AudioError
 from earmark.frontend import LogMel
 from earmark.nn.config import SoundResNetConfig, checked_labels
 from earmark.windows import STRIDE_SECONDS, WINDOW_SECONDS, Sounds, windows
@@ -96,24 +97,33 @@ class SoundResNet(nn.Module):
         Raises AudioError for a recording that cannot be used and RuntimeError in training mode,
         where batch normalisation would change with each call.
         """
+        if isinstance(recordings, list | tuple):
+            names = [f"array {row}" for row in range(len(recordings))]
+            return [
+                self._sounds(*item, sample_rate) for item in zip(recordings, names, strict=True)
+            ]
+        return [self._sounds(recordings, "array", sample_rate)]
+
+    def classify_each(
+        self, recordings: Iterable[Any], sample_rate: int = 16000
+    ) -> Iterator[tuple[int, Sounds | None, str]]:
+        """(index, sounds or None, error or ""), as ``Classifier.classify_each``."""
+        for row, source in enumerate(recordings):
+            try:
+                yield row, self._sounds(source, f"array {row}", sample_rate), ""
+            except AudioError as error:
+                yield row, None, str(error)
+
+    def _sounds(self, source: Any, name: str, sample_rate: int) -> Sounds:
         if self.training:
             raise RuntimeError("classify needs evaluation mode: call net.eval() first")
-        several = isinstance(recordings, list | tuple)
-        found = []
+        rate = self.front_end.sample_rate_hz
+        audio = read_audio(source, sample_rate, target_rate=rate, name=name)
+        features = np.stack([self.front_end(piece) for piece in self.pieces(audio.samples)])
+        inputs = torch.from_numpy(features).to(self.fc.weight.device, self.fc.weight.dtype)
         with torch.inference_mode():
-            for row, source in enumerate(recordings if several else [recordings]):
-                audio = read_audio(
-                    source,
-                    sample_rate,
-                    target_rate=self.front_end.sample_rate_hz,
-                    name=f"array {row}" if several else "array",
-                )
-                features = np.stack([self.front_end(piece) for piece in self.pieces(audio.samples)])
-                inputs = torch.from_numpy(features).to(self.fc.weight.device, self.fc.weight.dtype)
-                scores = self(inputs).float().cpu().numpy()
-                seconds = self.stride / self.front_end.sample_rate_hz
-                found.append(Sounds.of_scores(self.labels, scores, seconds))
-        return found
+            scores = self(inputs).float().cpu().numpy()
+        return Sounds.of_scores(self.labels, scores, self.stride / rate)
 
     def begin_as_shortcuts(self) -> None:
         """Let each bottleneck begin as its shortcut: the gain of its last BatchNorm becomes 0.

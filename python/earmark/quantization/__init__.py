@@ -60,40 +60,46 @@ def quantize(
     "int8-full" (its input and output are int8 too), "dynamic" (int8 weights, ranges found at run
     time), "float16" or "fp32". precision: layers with another precision than the scheme's, by name,
     leading part of a name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8",
-    "int4", "int3", "int2" (8-bit activations and weights of so many bits), "int16", "w8a16",
-    "w4a16", "w3a16", "w2a16", "w16a8" (16 bits, or so many in weights and activations), "dynamic",
-    "float16" (weights so stored, computed in float32) or "fp32". observer: a key of ``OBSERVERS``.
-    rounding: of weights below 8 bits, "compensated" (GPTQ: by the covariance of each layer's
-    inputs) or "nearest". equalize: bring the channels that share a range to alike sizes first
-    (cross-layer equalization), by what up to 64 of the recordings show. progress: called with
-    (done, total) recordings, of equalization, then of calibration.
+    "int7", "int4", "int3", "int2" (8-bit activations and weights of so many bits), "int16",
+    "w8a16", "w4a16", "w3a16", "w2a16", "w16a8" (16 bits, or so many in weights and activations),
+    "dynamic", "float16" (weights so stored, computed in float32) or "fp32". observer: a key of
+    ``OBSERVERS``. rounding: of weights, "compensated" (7 bits and more: so that the errors of an
+    output do not add up, SQuant; fewer: by the covariance of each layer's inputs, GPTQ) or
+    "nearest". equalize: bring the channels that share a range to alike sizes first (cross-layer
+    equalization), by what up to 64 of the recordings show. progress: called with (done, total)
+    recordings, of equalization, then of calibration.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
     """
-    if rounding not in _ROUNDINGS:
-        raise ValueError(f"unknown rounding {rounding!r}: known are {', '.join(_ROUNDINGS)}")
-    lowered = LoweredNetwork(net)
+    lowered = LoweredNetwork(net, rounding)
     chosen = lowered.precisions(scheme, precision or {})
     recordings = list(calibration)
     if equalize:
         step = max(1, -(-len(recordings) // _EQUALIZED_ON))
         lowered.equalize(recordings[::step], progress)
     if lowered.needs_calibration(chosen, scheme):
-        compensated = lowered.below_8_bits(chosen) if rounding == "compensated" else []
+        compensated = lowered.of_few_bits(chosen) if rounding != "nearest" else []
         lowered.calibrate(recordings, observer, compensated, progress)
     return lowered.quantize(scheme, chosen)
 
 
 class LoweredNetwork:
-    """The float32 plan of a network, and what calibration saw: quantized in any number of ways."""
+    """The float32 plan of a network, and what calibration saw: quantized in any number of ways.
 
-    def __init__(self, net: EcapaTdnn | SoundResNet) -> None:
+    rounding: of weights, as ``quantize`` takes it; raises ValueError for another one.
+    """
+
+    def __init__(self, net: EcapaTdnn | SoundResNet, rounding: str = "compensated") -> None:
         from earmark.lowering import lower
 
+        if rounding not in _ROUNDINGS:
+            raise ValueError(f"unknown rounding {rounding!r}: known are {', '.join(_ROUNDINGS)}")
+        self._balanced = rounding != "nearest"
         state = {key: tensor.detach().cpu().numpy() for key, tensor in net.state_dict().items()}
         self.net = net
         self.plan = self._trained = lower(net, state)
         self.seen: Calibration | None = None
+        self._recordings = 0
         self._equalized: list[str] = []
         self.parameters = sum(
             array.size
@@ -128,11 +134,12 @@ class LoweredNetwork:
         """Observe all tensors, and the inputs' covariance of the layers to be compensated."""
         front_end = self.net.front_end
         rate = front_end.sample_rate_hz
-        recordings = (
+        pieces = (
             (front_end(wave), list(map(front_end, _excerpts(wave, rate))) if compensated else [])
             for wave in _waves(self.net, items, progress)
         )
-        self.seen = calibrate(self.plan, recordings, observer, compensated)
+        self.seen = calibrate(self.plan, pieces, observer, compensated)
+        self._recordings = len(items)
 
     def precisions(self, scheme: str, precision: Mapping[str, str]) -> dict[str, Precision]:
         """The precision of every op. Raises ValueError for unknown names."""
@@ -146,9 +153,9 @@ class LoweredNetwork:
         calibrated = any(precision.is_calibrated for precision in chosen.values())
         return calibrated or scheme in _INTEGER_ENDS
 
-    def below_8_bits(self, chosen: Mapping[str, Precision]) -> list[str]:
+    def of_few_bits(self, chosen: Mapping[str, Precision]) -> list[str]:
         """The layers whose weights get fewer bits."""
-        return [name for name in self.layers if chosen[name].weight_bits < 8]
+        return [name for name in self.layers if chosen[name].has_few_bits]
 
     def quantize(
         self, scheme: str, chosen: Mapping[str, Precision]
@@ -161,7 +168,8 @@ class LoweredNetwork:
         seen = self.seen if self.needs_calibration(chosen, scheme) else None
         if seen is None and not any(precision.is_dynamic for precision in chosen.values()):
             return self.plan
-        return quantize_plan(self.plan, seen, chosen, scheme in _INTEGER_ENDS)
+        integer_ends = scheme in _INTEGER_ENDS
+        return quantize_plan(self.plan, seen, chosen, integer_ends, self._balanced)
 
     def model(
         self, scheme: str, chosen: Mapping[str, Precision], lowered: PlanBuilder
@@ -183,12 +191,27 @@ class LoweredNetwork:
             "measured": {},
             "plan": lowered.plan,
             "layers": _layers(self._trained, lowered, chosen, seen),
-            "calibration": _summary(seen, self._equalized),
+            "calibration": self._summary(seen),
         }
         stored, storage = encode_arrays(lowered.arrays, _encoders(self.plan, chosen))
         if storage:
             metadata["storage"] = storage
         return quantized(ModelFile(metadata, stored))
+
+    def _summary(self, seen: Calibration | None) -> dict[str, Any] | None:
+        """What the file tells of the calibration."""
+        summary: dict[str, Any] = {}
+        if seen is not None:
+            windows = {"windows": seen.pieces} if "window" in self.net.description() else {}
+            summary = {
+                "observer": seen.observer,
+                "recordings": self._recordings,
+                **windows,
+                "frames": seen.frames,
+            }
+        if self._equalized:
+            summary["equalized"] = self._equalized
+        return summary or None
 
 
 def _precisions(network: PlanBuilder, precision: Mapping[str, str]) -> dict[str, Precision]:
@@ -294,16 +317,3 @@ def _layers(
             }
         )
     return layers
-
-
-def _summary(seen: Calibration | None, equalized: list[str]) -> dict[str, Any] | None:
-    summary: dict[str, Any] = {}
-    if seen is not None:
-        summary = {
-            "observer": seen.observer,
-            "recordings": seen.recordings,
-            "frames": seen.frames,
-        }
-    if equalized:
-        summary["equalized"] = equalized
-    return summary or None

@@ -33,7 +33,7 @@ class Calibration:
     """What calibration saw of each tensor of a float32 plan, by tensor name."""
 
     observer: str
-    recordings: int = 0
+    pieces: int = 0
     frames: int = 0
     observers: dict[str, Observer] = field(default_factory=dict)
     vectors: dict[str, VectorRange] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Calibration:
         return min(low, 0.0), max(high, 0.0)
 
     def update(self, features: Array, tensors: dict[str, Array]) -> None:
-        self.recordings += 1
+        self.pieces += 1
         self.frames += len(features)
         for name, values in {INPUT: features, **tensors}.items():
             self.moments.setdefault(name, Moments()).update(values)
@@ -67,13 +67,14 @@ class Calibration:
 
 def calibrate(
     network: PlanBuilder,
-    recordings: Iterable[tuple[Array, Sequence[Array]]],
+    pieces: Iterable[tuple[Array, Sequence[Array]]],
     observer: str,
     layers: Collection[str] = (),
 ) -> Calibration:
     """Observe every tensor of a float32 plan.
 
-    recordings: features (frames, bands), float32, of each and of its excerpts, in a fixed order.
+    pieces: whole recordings, or their windows: features (frames, bands), float32, of each and of
+    its excerpts, in a fixed order.
     observer: a key of ``OBSERVERS``. layers: names of those whose inputs' covariance is wanted as
     well; dense ones, which see one vector a recording, see those of the excerpts too. Raises
     ValueError for an unknown observer or when there is no recording.
@@ -83,13 +84,13 @@ def calibrate(
     calibration = Calibration(observer)
     engine = make_engine(network.plan, network.arrays)
     dense = {op["name"] for op in network.ops if op["op"] == "dense_f32"}.intersection(layers)
-    for features, excerpts in recordings:
+    for features, excerpts in pieces:
         tensors = trace(engine, features)
         calibration.update(features, tensors)
         calibration.update_inputs(layer_inputs(network, features, tensors, layers))
         for excerpt in excerpts if dense else ():
             seen = trace(engine, excerpt)
             calibration.update_inputs(layer_inputs(network, excerpt, seen, dense))
-    if calibration.recordings == 0:
+    if calibration.pieces == 0:
         raise ValueError("calibration needs at least one recording")
     return calibration

@@ -39,6 +39,11 @@ class Precision:
         return self.is_calibrated and max(self.weight_bits, self.activation_bits) > 8
 
     @property
+    def has_few_bits(self) -> bool:
+        """Weights so coarse that rounding is worth the inputs' covariance."""
+        return self.weight_bits < 7
+
+    @property
     def is_integer(self) -> bool:
         """Int8 between layers too, and int32 sums."""
         return self.is_calibrated and not self.is_wide
@@ -48,6 +53,7 @@ PRECISIONS = {
     precision.name: precision
     for precision in (
         Precision("int8", 8, 8),
+        Precision("int7", 7, 8),
         Precision("int4", 4, 8),
         Precision("int3", 3, 8),
         Precision("int2", 2, 8),
@@ -66,8 +72,9 @@ PRECISIONS = {
 PRESETS = {
     # Paper P1, Table 2: all INT8 but SE-Res2Blocks 2 and 3.
     "p1": {"all": "int8", "blocks.2": "fp32", "blocks.3": "fp32"},
-    # The first layer is small, and what it loses goes through all others.
+    # The first layer is small, and what it loses goes through all others; with 3 bits the last
+    # one costs nearly as much.
     "w4": {"all": "int4", "blocks.0": "int8"},
-    "w3": {"all": "int3", "blocks.0": "int8"},
+    "w3": {"all": "int3", "blocks.0": "int8", "fc": "int4"},
 }
 """Choices of precisions that have a name, as ``quantize`` takes them."""

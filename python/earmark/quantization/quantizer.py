@@ -34,17 +34,31 @@ def quantize_plan(
     calibration: Calibration | None,
     precision: Mapping[str, Precision],
     integer_ends: bool = False,
+    balanced: bool = True,
 ) -> PlanBuilder:
     """The integer plan of a float32 plan.
 
     calibration: None where no op is integer and the ends are float32. precision: of every op by its
     name. Weights of layers whose inputs calibration has the covariance of are rounded with
-    compensation. integer_ends: the plan's input and output are int8.
+    compensation, others balanced or to the nearest. integer_ends: the plan's input and output are
+    int8.
     """
-    return _Quantizer(network, calibration or Calibration("none"), precision, integer_ends).run()
+    seen = calibration or Calibration("none")
+    return _Quantizer(network, seen, precision, integer_ends, balanced).run()
 
 
 class _Quantizer(PlanTensors):
+    def __init__(
+        self,
+        network: PlanBuilder,
+        calibration: Calibration,
+        precision: Mapping[str, Precision],
+        integer_ends: bool,
+        balanced: bool,
+    ) -> None:
+        super().__init__(network, calibration, precision, integer_ends)
+        self.balanced = balanced
+
     def run(self) -> PlanBuilder:
         if self.written[INPUT] == "s8":
             self._declare(INPUT)
@@ -278,22 +292,28 @@ class _Quantizer(PlanTensors):
         known: an offset can give it back.
         """
         bits = self.precision[op["name"]].weight_bits
-        wide = weight * scale.astype(np.float64)
-        moments = self.calibration.inputs.get(op["name"]) if bits < 8 else None
-        if moments is None:
-            return (*quantize_weights(wide, bits), np.zeros(len(weight)))
-        # Compensation is slow, and the plans of a search share most layers.
+        # Rounding takes time, and the plans of a search share most layers.
         key = op["name"], bits, scale.tobytes(), np.asarray(centre).tobytes()
         known = self.calibration.rounded
         if key not in known:
-            taps = weight[0].size // len(scale)
-            seen = moments.scaled(np.tile(scale.astype(np.float64), taps))
-            integers, steps = quantize_weights(wide, bits, seen)
-            error = (wide - integers * _columns(steps, wide)).reshape(len(wide), -1)
-            mean = seen.mean() - np.tile(centre / scale.astype(np.float64), taps)
-            known[key] = integers, steps, error @ mean
+            known[key] = self._rounded(op["name"], weight, scale, centre, bits)
         integers, steps, lost = known[key]
         return integers, steps, lost
+
+    def _rounded(
+        self, name: str, weight: Array, scale: Array, centre: Array | float, bits: int
+    ) -> tuple[Array, Array, Array]:
+        wide = weight * scale.astype(np.float64)
+        moments = self.calibration.inputs.get(name) if bits < 8 else None
+        if moments is None:
+            integers, steps = quantize_weights(wide, bits, balanced=self.balanced)
+            return integers, steps, np.zeros(len(weight))
+        taps = weight[0].size // len(scale)
+        seen = moments.scaled(np.tile(scale.astype(np.float64), taps))
+        integers, steps = quantize_weights(wide, bits, seen)
+        error = (wide - integers * _columns(steps, wide)).reshape(len(wide), -1)
+        mean = seen.mean() - np.tile(centre / scale.astype(np.float64), taps)
+        return integers, steps, error @ mean
 
     def _add_to_vector(self, name: str, values: Array) -> None:
         """To the offset of the dense layer that wrote a vector."""

@@ -317,7 +317,7 @@ class PlanTensors:
         half = np.maximum(half, np.maximum(np.abs(centre), 1e-6) * 1e-3)
         limit = (1 << (bits - 1)) - 1
         half = np.maximum(half, limit / _MAX_MULTIPLIER)
-        if self.precision[op["name"]].weight_bits < 8:
+        if self.precision[op["name"]].has_few_bits:
             largest = np.maximum(np.abs(weight.astype(np.float64)).max(axis=0), 1e-12)
             half = np.maximum(half, _LEVELLING * np.max(half * largest) / largest)
         multiplier = (limit / half).astype(np.float32)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.quantization.balance import round_balanced, to_nearest
 from earmark.quantization.gptq import round_with_compensation
 from earmark.quantization.inputs import InputMoments
 
@@ -24,15 +25,16 @@ _ROWS_A_COLUMN = 10
 
 
 def quantize_weights(
-    weight: Array, bits: int = 8, moments: InputMoments | None = None
+    weight: Array, bits: int = 8, moments: InputMoments | None = None, balanced: bool = True
 ) -> tuple[Array, Array]:
     """Integers and scales of weights.
 
-    weight: float, (out, ...). bits: 2 to 8, or 16. moments: of the layer's inputs, as the weights
-    multiply them, in the order of the weight's other axes. Without them every weight is rounded to
-    the nearest; with them columns are rounded one after another and those to come make up for the
-    error (GPTQ). With 8 bits or more the largest weight sets a channel's scale, with fewer the one
-    of least squared error, a column's weighed by how much its input varies.
+    weight: float, (out, ..., in). bits: 2 to 8, or 16. moments: of the layer's inputs, as the
+    weights multiply them, in the order of the weight's other axes. With them columns are rounded
+    one after another and those to come make up for the error (GPTQ); without them errors that add
+    up are balanced (SQuant), unless that is not wanted and every weight is rounded to the nearest.
+    With 8 bits or more the largest weight sets a channel's scale, with fewer the one of least
+    squared error, a column's weighed by how much its input varies.
 
     Returns int8 or int16 of the same shape in [-limit, limit], limit = 2^(bits - 1) - 1, with 16
     bits 127 * 255 + 127, and float32 scales (out,).
@@ -47,7 +49,8 @@ def quantize_weights(
         steps = _least_error(columns, largest, limit, power)
     scale = np.where(largest > 0, steps, 1.0).astype(np.float32)
     if moments is None:
-        rounded = np.clip(np.rint(columns / scale[:, None]), -limit, limit)
+        wide = weight / scale.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1))
+        rounded = round_balanced(wide, limit) if balanced else to_nearest(wide, limit)
     else:
         damping = _DAMPING if moments.rows >= _ROWS_A_COLUMN * columns.shape[1] else _DAMPING_FEW
         rounded = round_with_compensation(columns, scale, limit, moments.covariance(), damping)

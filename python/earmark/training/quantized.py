@@ -76,7 +76,7 @@ def train_quantized(
     }
     with run_folder(run, recipe, device):
         lowered.calibrate(
-            list(calibration), "minmax", lowered.below_8_bits(chosen), calibration_progress
+            list(calibration), "minmax", lowered.of_few_bits(chosen), calibration_progress
         )
         limits = {name: (1 << (chosen[name].weight_bits - 1)) - 1 for name in lowered.layers}
 

@@ -18,7 +18,7 @@ from earmark.nn.resnet import SoundResNet
 from earmark.training.augment import Wave, mask
 from earmark.training.config import SoundAugmentation, SoundTrainingConfig
 from earmark.training.dataset import FULL_SCALE, SAMPLE_RATE_HZ, Corpus, Progress
-from earmark.training.loop import MODEL, Evaluation, Objective, Training, fit, run_folder
+from earmark.training.loop import MODEL, Evaluation, Objective, Training, digest_of, fit, run_folder
 
 __all__ = ["SoundExamples", "train_sounds"]
 
@@ -110,6 +110,7 @@ def train_sounds(
     folder: str | os.PathLike[str],
     config: SoundTrainingConfig,
     *,
+    pretrained: bool = False,
     evaluation: Evaluation | None = None,
     device: str = "cpu",
     workers: int = 1,
@@ -118,8 +119,9 @@ def train_sounds(
 ) -> dict[str, Any]:
     """Train ``net`` in place on clips, whose ``speakers`` are its classes, or go on.
 
-    Files, arguments and errors are those of :func:`earmark.training.train`; the log shows the share
-    of ``clips_right`` that ``evaluation`` measures. Raises ValueError when the corpus has other
+    ``pretrained``: the run's recipe names the weights that training starts from. Files, other
+    arguments and errors are those of :func:`earmark.training.train`; the log shows the share of
+    ``clips_right`` that ``evaluation`` measures. Raises ValueError when the corpus has other
     classes than the network.
     """
     if tuple(corpus.speakers) != net.labels:
@@ -129,6 +131,7 @@ def train_sounds(
         )
     run = Path(folder)
     recipe = {
+        "start": digest_of(net) if pretrained else "random",
         "family": net.family,
         "network": net.config.to_dict(),
         "training": config.to_dict(),
