@@ -259,7 +259,7 @@ def test_the_command(
     assert "precision int8 needs --calibrate" in capsys.readouterr().err
     for name, message in (
         ("w4a16", "precision w4a16 needs --calibrate"),
-        ("int5", "unknown precision 'int5', known are int8, int4, "),
+        ("int5", "unknown precision 'int5', known are int8, "),
     ):
         assert main([*command, "--precision", name]) == 2
         assert message in capsys.readouterr().err

@@ -66,8 +66,8 @@ BITS: dict[str, Any] = {"coding": "bits", "bits": 4, "shape": [3, 5]}
 @pytest.mark.parametrize(
     ("array", "coding", "reason"),
     [
-        (np.zeros(8, np.uint8), None, "is uint8, expected int8 or float32"),
-        (np.zeros(8, np.float16), None, "is float16, expected int8 or float32"),
+        (np.zeros(8, np.uint8), None, "is uint8, expected int8 or int16 or float32"),
+        (np.zeros(8, np.float16), None, "is float16, expected int8 or int16 or float32"),
         (np.zeros(8, np.uint8), {"coding": "zip"}, "unknown coding"),
         (np.zeros(8, np.uint8), [], "unknown coding"),
         (np.zeros(8, np.uint8), {**BITS, "more": 1}, "unknown coding"),

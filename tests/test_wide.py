@@ -212,11 +212,14 @@ def test_weights_of_16_bits() -> None:
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(5, 3, 40))
     weight[2] = 0
-    integers, scale = quantize_weights(weight, 16)
-    assert integers.dtype == np.int16
-    assert (np.abs(integers).reshape(5, -1).max(axis=1) == [32512, 32512, 0, 32512, 32512]).all()
-    error = np.abs(integers * scale[:, None, None].astype(np.float64) - weight)
-    assert (error <= 0.5001 * scale[:, None, None]).all()
+    for balanced, steps in ((False, 0.5001), (True, 1.0001)):
+        integers, scale = quantize_weights(weight, 16, balanced=balanced)
+        assert integers.dtype == np.int16
+        largest = np.abs(integers.astype(np.int64)).reshape(5, -1).max(axis=1)
+        assert (largest >= [32511, 32511, 0, 32511, 32511]).all()
+        assert (largest <= 32512).all()
+        error = np.abs(integers * scale[:, None, None].astype(np.float64) - weight)
+        assert (error <= steps * scale[:, None, None]).all()
 
 
 # Files and commands.
@@ -261,7 +264,7 @@ def test_compensated_rounding(tmp_path: Path) -> None:
     net = torch_network(SMALL, random_state(SMALL))
     lowered = LoweredNetwork(net)
     chosen = lowered.precisions("int8", {"all": "w3a16"})
-    assert lowered.below_8_bits(chosen) == lowered.layers
+    assert lowered.of_few_bits(chosen) == lowered.layers
     exact = earmark.quantize(net, scheme="fp32").embed(recordings)
     near = {
         rounding: cosine_score(
