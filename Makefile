@@ -6,12 +6,14 @@
 #   wheel  a wheel in dist/
 
 PYTHON ?= python3
+# Of the kernels that tests build, where there is an nvcc.
+CUDA_ARCHITECTURE ?= 80
 
 CPP_SOURCES := $(shell find csrc plugins -type f 2>/dev/null)
 PYTHON_SOURCES := $(shell find python -type f -not -path '*/__pycache__/*')
 BUILD_FILES := CMakeLists.txt pyproject.toml README.md LICENSE
 # The emulated instruction set of the test build is in tests/.
-TEST_CPP_SOURCES := $(shell find tests -name '*.h' -o -name '*.inl' -o -name '*.cc')
+TEST_CPP_SOURCES := $(shell find tests -name '*.h' -o -name '*.inl' -o -name '*.cc' -o -name '*.cu')
 FORMATTED := $(filter %.h %.inl %.cc %.cu %.cuh,$(CPP_SOURCES) $(TEST_CPP_SOURCES))
 
 .PHONY: demo test lint bench wheel
@@ -41,7 +43,7 @@ wheel: .venv-demo/.created
 	touch $@
 
 .venv-demo/.installed: .venv-demo/.created $(CPP_SOURCES) $(PYTHON_SOURCES) $(BUILD_FILES)
-	.venv-demo/bin/pip install -q .
+	.venv-demo/bin/pip install -q -C cmake.define.EARMARK_CUDA=OFF .
 	touch $@
 
 .venv/.dependencies: .venv/.created requirements-dev.txt requirements-speechbrain.txt
@@ -53,7 +55,9 @@ wheel: .venv-demo/.created
 # reads the machine code. pip would warn that speechbrain lacks torchaudio, which is on purpose.
 .venv/.installed: .venv/.dependencies $(CPP_SOURCES) $(TEST_CPP_SOURCES) CMakeLists.txt pyproject.toml
 	.venv/bin/pip install -q --no-build-isolation --no-warn-conflicts -C build-dir=build/test \
-		-C cmake.define.EARMARK_EMULATED_ISA=ON -C install.strip=false -e '.[test,train]'
+		-C cmake.define.EARMARK_EMULATED_ISA=ON \
+		-C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURE) \
+		-C install.strip=false -e '.[test,train]'
 	touch $@
 
 .venv-bench/.installed: .venv-bench/.created benchmarks/requirements.txt \

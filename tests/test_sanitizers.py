@@ -27,8 +27,11 @@ BUILD = ROOT / "build" / "sanitize"
 TESTS = (
     "(test_ops and not whole_range) or test_plan or test_small_network or test_other_shapes "
     "or 3-int8 or 3-mixed or test_many_callers or test_mixed_precision or test_int8_bits "
-    "or (test_frontend and not torch and not recordings)"
+    "or (test_frontend and not torch and not recordings) or (test_cuda and not many and not torch) "
+    "or (test_device_engine and (integer or parts or shapes or on_the_device or cpu_s_bits))"
 )
+
+EXTENSIONS = ("_C", "_cuda_emulated", "_device_emulated")
 
 # The process shows that the code it runs is the instrumented one.
 RUN = """
@@ -76,9 +79,9 @@ def package() -> Path:
         tool("cmake"), "-S", ROOT, "-B", BUILD, "-G", "Ninja",
         f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-        "-DEARMARK_SANITIZE=ON", "-DEARMARK_EMULATED_ISA=ON",
+        "-DEARMARK_SANITIZE=ON", "-DEARMARK_EMULATED_ISA=ON", "-DEARMARK_CUDA=OFF",
     ]  # fmt: skip
-    targets = ["--target", "_C", "isa_agreement"]
+    targets = ["--target", "_C", "_cuda_emulated", "_device_emulated", "isa_agreement"]
     for command in (configure, [tool("cmake"), "--build", BUILD, *targets]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -86,8 +89,12 @@ def package() -> Path:
     package = BUILD / "package" / "earmark"
     shutil.rmtree(package, ignore_errors=True)
     package.mkdir(parents=True)
-    entries = [p for p in Path(earmark.__file__).parent.iterdir() if not p.name.startswith("_C.")]
-    for entry in [*entries, *BUILD.glob("_C.*")]:
+    built = [path for name in EXTENSIONS for path in BUILD.glob(f"{name}.*")]
+    names = {path.name.split(".")[0] for path in built}
+    entries = [
+        p for p in Path(earmark.__file__).parent.iterdir() if p.name.split(".")[0] not in names
+    ]
+    for entry in [*entries, *built]:
         (package / entry.name).symlink_to(entry)
     return package.parent
 
@@ -121,6 +128,12 @@ def test_no_sanitizer_reports_anything(package: Path) -> None:
             "network",
             "resnet",
             "frontend",
+            "cuda_conv",
+            "cuda_elementwise",
+            "cuda_emulation",
+            "cuda_pooling",
+            "cuda_res2",
+            "device_engine",
         )
     ]
     # -S: an editable install would put its own earmark first. -s: reports go to stderr itself.

@@ -86,35 +86,73 @@ OpDesc op_desc(const py::dict& d, std::vector<py::array>& keep) {
   return op;
 }
 
-std::unique_ptr<Engine> make_engine(const py::dict& tensors, const py::list& ops,
-                                    const std::string& isa, int threads) {
-  std::vector<TensorDesc> tensor_descs;
+}  // namespace
+
+PlanDescs plan_of(const py::dict& tensors, const py::list& ops) {
+  PlanDescs plan;
   for (const auto& [name, desc] : tensors) {
-    tensor_descs.push_back(tensor_desc(name.cast<std::string>(), desc.cast<py::dict>()));
+    plan.tensors.push_back(tensor_desc(name.cast<std::string>(), desc.cast<py::dict>()));
   }
-  std::vector<py::array> keep;
-  std::vector<OpDesc> op_descs;
-  for (const auto& desc : ops) op_descs.push_back(op_desc(desc.cast<py::dict>(), keep));
-  const Isa chosen = isa.empty() ? default_isa() : find_isa(isa);
-  const py::gil_scoped_release unlocked;
-  return std::make_unique<Engine>(tensor_descs, op_descs, chosen, threads);
+  for (const auto& desc : ops) plan.ops.push_back(op_desc(desc.cast<py::dict>(), plan.keep));
+  return plan;
 }
 
-// An input of (length, width, channels), or without one of the two if it is 1.
-Recording recording_of(const Engine& engine, const py::array& array) {
-  const Tensor& in = engine.input();
+int length_of(const Tensor& in, const std::vector<int64_t>& shape) {
+  const int64_t values = static_cast<int64_t>(in.width) * in.channels;
+  const bool flat = in.flat() && shape.size() == 2 && shape[1] == values;
+  const bool wide = shape.size() == 3 && shape[1] == in.width && shape[2] == in.channels;
+  EARMARK_CHECK(flat || wide, "features must have shape (frames, ",
+                in.flat() ? concat(values) : concat(in.width, ", ", in.channels), ")");
+  EARMARK_CHECK(shape[0] <= kMaxFrames, shape[0], " frames are too many");
+  return static_cast<int>(shape[0]);
+}
+
+Recording recording_of(const Tensor& in, const py::array& array) {
   const bool is_float = py::isinstance<py::array_t<float>>(array);
   EARMARK_CHECK((is_float || py::isinstance<py::array_t<int8_t>>(array)) &&
                     (array.flags() & py::array::c_style),
                 "features must be contiguous ", in.dtype == DType::kF32 ? "float32" : "int8");
-  const py::ssize_t values = static_cast<py::ssize_t>(in.width) * in.channels;
-  const bool flat = in.flat() && array.ndim() == 2 && array.shape(1) == values;
-  const bool wide =
-      array.ndim() == 3 && array.shape(1) == in.width && array.shape(2) == in.channels;
-  EARMARK_CHECK(flat || wide, "features must have shape (frames, ",
-                in.flat() ? concat(values) : concat(in.width, ", ", in.channels), ")");
-  EARMARK_CHECK(array.shape(0) <= kMaxFrames, array.shape(0), " frames are too many");
-  return {array.data(), static_cast<int>(array.shape(0)), is_float ? DType::kF32 : DType::kS8};
+  const int length = length_of(in, {array.shape(), array.shape() + array.ndim()});
+  return {array.data(), length, is_float ? DType::kF32 : DType::kS8};
+}
+
+py::tuple traced_to_python(const std::map<std::string, TracedTensor>& traced,
+                           const std::map<std::string, std::string>& kernels) {
+  py::dict tensors;
+  for (const auto& [name, t] : traced) {
+    const py::dtype dtype = t.dtype == DType::kF32   ? py::dtype::of<float>()
+                            : t.dtype == DType::kS16 ? py::dtype::of<int16_t>()
+                                                     : py::dtype::of<int8_t>();
+    py::array array(dtype, t.shape);
+    std::memcpy(array.mutable_data(), t.data.data(), t.data.size());
+    tensors[name.c_str()] = array;
+  }
+  return py::make_tuple(tensors, kernels);
+}
+
+py::list profiles_to_python(const std::vector<OpProfile>& profiles) {
+  py::list ops;
+  for (const OpProfile& p : profiles) {
+    py::dict op;
+    op["name"] = p.name;
+    op["op"] = p.op;
+    op["kernel"] = p.kernel;
+    op["nanoseconds"] = p.nanoseconds;
+    op["macs"] = p.macs;
+    op["bytes"] = p.bytes;
+    ops.append(op);
+  }
+  return ops;
+}
+
+namespace {
+
+std::unique_ptr<Engine> make_engine(const py::dict& tensors, const py::list& ops,
+                                    const std::string& isa, int threads) {
+  const PlanDescs plan = plan_of(tensors, ops);
+  const Isa chosen = isa.empty() ? default_isa() : find_isa(isa);
+  const py::gil_scoped_release unlocked;
+  return std::make_unique<Engine>(plan.tensors, plan.ops, chosen, threads);
 }
 
 // fill(out) for an array of one row of outputs a recording, without the GIL.
@@ -138,7 +176,7 @@ py::array outputs(const Engine& engine, size_t recordings, bool quantized, const
 
 py::array run(const Engine& engine, const std::vector<py::array>& features, bool quantized) {
   std::vector<Recording> recordings;
-  for (const py::array& f : features) recordings.push_back(recording_of(engine, f));
+  for (const py::array& f : features) recordings.push_back(recording_of(engine.input(), f));
   return outputs(engine, recordings.size(), quantized,
                  [&](auto* out) { engine.run(recordings, out); });
 }
@@ -151,7 +189,7 @@ py::array embed(const Engine& engine, const FrontEnd& front_end,
                  [&](auto* out) { engine.embed(front_end, waveforms, out); });
 }
 
-// What `run(&kernels)` traces, as (tensors by name, kernels by op).
+// What `run(&kernels)` traces.
 template <class Run>
 py::tuple traced_by(const Run& run) {
   std::map<std::string, std::string> kernels;
@@ -160,20 +198,11 @@ py::tuple traced_by(const Run& run) {
     const py::gil_scoped_release unlocked;
     traced = run(&kernels);
   }
-  py::dict tensors;
-  for (const auto& [name, t] : traced) {
-    const py::dtype dtype = t.dtype == DType::kF32   ? py::dtype::of<float>()
-                            : t.dtype == DType::kS16 ? py::dtype::of<int16_t>()
-                                                     : py::dtype::of<int8_t>();
-    py::array array(dtype, t.shape);
-    std::memcpy(array.mutable_data(), t.data.data(), t.data.size());
-    tensors[name.c_str()] = array;
-  }
-  return py::make_tuple(tensors, kernels);
+  return traced_to_python(traced, kernels);
 }
 
 py::tuple trace(const Engine& engine, const py::array& features) {
-  const Recording recording = recording_of(engine, features);
+  const Recording recording = recording_of(engine.input(), features);
   return traced_by([&](auto* kernels) { return engine.trace(recording, kernels); });
 }
 
@@ -183,24 +212,13 @@ py::tuple trace_waveform(const Engine& engine, const FrontEnd& front_end, const 
 }
 
 py::list profile(const Engine& engine, const py::array& features) {
-  const Recording recording = recording_of(engine, features);
+  const Recording recording = recording_of(engine.input(), features);
   std::vector<OpProfile> profiles;
   {
     const py::gil_scoped_release unlocked;
     profiles = engine.profile(recording);
   }
-  py::list ops;
-  for (const OpProfile& p : profiles) {
-    py::dict op;
-    op["name"] = p.name;
-    op["op"] = p.op;
-    op["kernel"] = p.kernel;
-    op["nanoseconds"] = p.nanoseconds;
-    op["macs"] = p.macs;
-    op["bytes"] = p.bytes;
-    ops.append(op);
-  }
-  return ops;
+  return profiles_to_python(profiles);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/check.h"
+#include "core/quant.h"
 
 namespace earmark {
 
@@ -16,8 +17,10 @@ struct Axis {
   int dilation = 1;
   int padding = 0;
 
-  int reach() const { return dilation * (kernel - 1); }
-  int size_out(int size_in) const { return (size_in + 2 * padding - reach() - 1) / stride + 1; }
+  EARMARK_MEMBER int reach() const { return dilation * (kernel - 1); }
+  EARMARK_MEMBER int size_out(int size_in) const {
+    return (size_in + 2 * padding - reach() - 1) / stride + 1;
+  }
 };
 
 struct ConvShape {
@@ -27,7 +30,7 @@ struct ConvShape {
   int c_in = 0;
   int c_out = 0;
 
-  int taps() const { return time.kernel * width.kernel; }
+  EARMARK_MEMBER int taps() const { return time.kernel * width.kernel; }
   int64_t weights() const { return static_cast<int64_t>(c_out) * taps() * c_in; }
 
   // Output size along one axis; refuses inputs that the padding rule does not allow.
@@ -41,7 +44,7 @@ struct ConvShape {
   }
 
   // Input position of output `out` and tap `k`, or -1 for zero padding.
-  int source(const Axis& axis, int out, int k, int size_in) const {
+  EARMARK_MEMBER int source(const Axis& axis, int out, int k, int size_in) const {
     const int position = out * axis.stride + k * axis.dilation - axis.padding;
     if (position >= 0 && position < size_in) return position;
     if (pad_mode == PadMode::kZero) return -1;

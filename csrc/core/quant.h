@@ -9,6 +9,7 @@
 
 #if defined(__CUDACC__)
 #define EARMARK_FN static __host__ __device__ __forceinline__
+#define EARMARK_MEMBER __host__ __device__ __forceinline__
 #else
 #define EARMARK_FN static inline __attribute__((always_inline))
 #define EARMARK_MEMBER inline __attribute__((always_inline))
@@ -57,6 +58,11 @@ EARMARK_FN uint8_t requantize_u8(float v, float low, int zero_u8) {
 }
 EARMARK_FN uint8_t requantize_u8(float v, int zero_u8) {
   return requantize_u8(v, requantize_low(zero_u8, false), zero_u8);
+}
+
+// requantize(v, z) itself.
+EARMARK_FN int8_t requantize_s8(float v, int zero_u8) {
+  return static_cast<int8_t>(requantize_u8(v, zero_u8) ^ 0x80);
 }
 
 // The same to 16 bits: q + 32768, in 0 .. 65535.

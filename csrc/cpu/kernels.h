@@ -9,10 +9,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/epilogue_s8.h"
+#include "core/fbank.h"
 #include "core/quant.h"
 #include "core/softmax.h"
 #include "cpu/cpu_features.h"
-#include "cpu/fbank.h"
 #include "cpu/tiles.h"
 
 namespace earmark {
@@ -54,39 +55,6 @@ struct ConvCall {
 
 using ConvCallS8 = ConvCall<uint8_t, int8_t>;
 using ConvCallF32 = ConvCall<float, float>;
-
-// v = f32(acc) * multiplier + offset -> ReLU -> * gain + shift -> requantize; `gain` is null where
-// no affine follows. Arrays are padded to kMaxPanel channels. `initial` is -(z + 128) * sum w,
-// where the accumulator starts.
-struct EpilogueS8 {
-  const int32_t* initial;
-  const float* multiplier;
-  const float* offset;
-  const float* gain;
-  const float* shift;
-  bool relu;
-  int zero_u8;
-};
-
-// v of one sum, f32(acc). A NaN, which only a tensor beyond float32's range makes, counts as -Inf.
-EARMARK_FN float real_value(const EpilogueS8& e, int c, float sum) {
-  const float floor = e.relu ? 0.0f : -__builtin_inff();
-  float v = sum * e.multiplier[c] + e.offset[c];
-  v = v > floor ? v : floor;
-  return e.gain == nullptr ? v : v * e.gain[c] + e.shift[c];
-}
-
-// The epilogue of the channels from `channel` on.
-EARMARK_FN EpilogueS8 at_channel(EpilogueS8 e, int channel) {
-  e.initial += channel;
-  e.multiplier += channel;
-  e.offset += channel;
-  if (e.gain != nullptr) {
-    e.gain += channel;
-    e.shift += channel;
-  }
-  return e;
-}
 
 struct EpilogueF32 {
   const float* offset;

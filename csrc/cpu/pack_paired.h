@@ -5,7 +5,8 @@
 // ways that leaves the fewest pairs too large; what still is too large is split: the rest goes into
 // an extra group of 8 channels. Bell-shaped weights of wide layers need few of them.
 //
-// Weights of seven bits need none of that, and their inputs are not copied in three orders but once.
+// Weights of seven bits need none of that, and their inputs are not copied in three orders but
+// once.
 //
 // The same bound holds for two pairs together in most choices of two groups: then their sums of
 // products may be added in int16, before they are widened. Groups are matched so that nearly all

@@ -8,10 +8,7 @@
 #include "core/check.h"
 #include "engine/float_environment.h"
 #include "engine/ops/elementwise.h"
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <unistd.h>
-#endif
+#include "engine/process.h"
 
 namespace earmark {
 namespace {
@@ -25,14 +22,6 @@ constexpr int kLongestMinimum = 1 << 14;
 // would bring a machine down.
 constexpr int kTypicalFrames = 2000;
 constexpr size_t kMaxArena = size_t{4} << 30;
-
-int64_t process_id() {
-#if defined(__unix__) || defined(__APPLE__)
-  return getpid();
-#else
-  return 0;
-#endif
-}
 
 int only_tensor(const Plan& plan, const char* name, Kind kind) {
   OpDesc desc;
@@ -62,12 +51,6 @@ void join_planes(std::vector<char>& rows, int channels) {
     }
     std::memcpy(rows.data() + begin, row.data(), row_bytes);
   }
-}
-
-template <class T>
-void check_output(const Tensor& output) {
-  EARMARK_CHECK((std::is_same_v<T, float>) || output.dtype == DType::kS8, "the plan's '",
-                output.name, "' is float32, not int8");
 }
 
 }  // namespace
@@ -315,7 +298,7 @@ void Engine::check_recording(const Recording& recording) const {
 
 template <class T>
 void Engine::run(const std::vector<Recording>& recordings, T* outputs) const {
-  check_output<T>(output());
+  check_output<T>();
   std::vector<int> lengths;
   for (const Recording& recording : recordings) {
     check_recording(recording);
@@ -330,13 +313,14 @@ void Engine::run(const std::vector<Recording>& recordings, T* outputs) const {
 template void Engine::run(const std::vector<Recording>&, float*) const;
 template void Engine::run(const std::vector<Recording>&, int8_t*) const;
 
-int Engine::checked_frames(const FrontEnd& front_end, const Waveform& waveform) const {
+int Engine::checked_frames(const FrontEnd& front_end, const Waveform& waveform,
+                           bool samples_are_here) const {
   const Tensor& in = input();
   EARMARK_CHECK((in.dtype == DType::kF32 || in.scale != 0) && in.flat() &&
                     in.width * in.channels == front_end.n_features(),
                 "the front end makes ", front_end.n_features(),
                 " float32 features a frame, which is not the plan's 'input'");
-  const int length = front_end.checked_frames(waveform);
+  const int length = front_end.checked_frames(waveform, samples_are_here);
   const std::string reason = why_not(length);
   EARMARK_CHECK(reason.empty(), reason);
   return length;
@@ -356,7 +340,7 @@ Recording Engine::features(const FrontEnd& front_end, const Waveform& waveform, 
 template <class T>
 void Engine::embed(const FrontEnd& front_end, const std::vector<Waveform>& waveforms,
                    T* outputs) const {
-  check_output<T>(output());
+  check_output<T>();
   std::vector<int> lengths;
   for (size_t i = 0; i < waveforms.size(); ++i) {
     try {

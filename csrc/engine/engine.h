@@ -12,6 +12,7 @@
 #include <mutex>
 #include <vector>
 
+#include "core/check.h"
 #include "engine/front_end.h"
 #include "engine/op.h"
 #include "engine/schedule.h"
@@ -59,6 +60,20 @@ class Engine {
   int min_length() const { return min_length_; }
   // Empty if a recording of that many frames can be run.
   std::string why_not(int length) const { return scheduler_->why_not(length); }
+  // The checked plan, for an engine of another device.
+  const Plan& plan() const { return plan_; }
+  const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
+  const Scheduler& scheduler() const { return *scheduler_; }
+  // Throws std::invalid_argument, naming the value, for what cannot be run; of a waveform, returns
+  // the frames that the front end makes of it.
+  void check_recording(const Recording& recording) const;
+  int checked_frames(const FrontEnd& front_end, const Waveform& waveform,
+                     bool samples_are_here = true) const;
+  template <class T>
+  void check_output() const {
+    EARMARK_CHECK((std::is_same_v<T, float>) || output().dtype == DType::kS8, "the plan's '",
+                  output().name, "' is float32, not int8");
+  }
   // Bytes of working memory for one recording of that length.
   size_t arena_bytes(int length) const { return scheduler_->make(length, false).arena_bytes; }
 
@@ -91,12 +106,10 @@ class Engine {
   Runtime& runtime() const;
   using Observer = std::function<void(const Walk&, const Step&)>;
   void deal(const std::vector<int>& lengths, const Work& work) const;
-  int checked_frames(const FrontEnd& front_end, const Waveform& waveform) const;
   Recording features(const FrontEnd& front_end, const Waveform& waveform, int length,
                      Context& context, ThreadPool& pool) const;
   template <class T>
   void walk(Context& context, ThreadPool& pool, const Recording& recording, T* output) const;
-  void check_recording(const Recording& recording) const;
   void quantize_input(Walk& walk, const Recording& recording) const;
   void copy_output(const Walk& walk, float* to) const;
   void copy_output(const Walk& walk, int8_t* to) const;

@@ -27,11 +27,11 @@ bool all_finite(const Waveform& waveform) {
 
 }  // namespace
 
-int FrontEnd::checked_frames(const Waveform& waveform) const {
+int FrontEnd::checked_frames(const Waveform& waveform, bool samples_are_here) const {
   EARMARK_CHECK(waveform.count > 0, "waveform is empty");
   const int64_t n = frames(waveform.count);
   EARMARK_CHECK(n <= kMaxFrames, n, " frames are too many");
-  if (!all_finite(waveform)) {
+  if (samples_are_here && !all_finite(waveform)) {
     const float* bad =
         std::find_if_not(waveform.samples, waveform.samples + waveform.count, is_finite);
     EARMARK_CHECK(false, "sample ", bad - waveform.samples, " is ", *bad, ", not a finite number");

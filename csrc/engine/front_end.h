@@ -28,10 +28,15 @@ class FrontEnd {
   // features: frames(waveform.count) x n_features(), of finite samples.
   virtual void run(const Kernels& kernels, ThreadPool& pool, const Waveform& waveform,
                    float* features) const = 0;
+  // What another device needs for the same features: the filterbank's tables, which live as long as
+  // the front end, and what is done with its values.
+  virtual FbankTables tables() const = 0;
+  virtual FbankNormalization normalization() const = 0;
 
   // Throws std::invalid_argument, naming the value, for a waveform that is empty, too long, or has
-  // samples that are NaN or Inf. Returns its frames.
-  int checked_frames(const Waveform& waveform) const;
+  // samples that are NaN or Inf, which are not looked for where they are not in the host's memory.
+  // Returns its frames.
+  int checked_frames(const Waveform& waveform, bool samples_are_here = true) const;
 };
 
 }  // namespace earmark

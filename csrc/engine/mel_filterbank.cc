@@ -81,9 +81,8 @@ void MelFilterbank::make_filters() {
   first_weight_.push_back(static_cast<int>(weights_.size()));
 }
 
-float MelFilterbank::decibels(const Kernels& kernels, ThreadPool& pool, const Waveform& waveform,
-                              float* features) const {
-  const FbankTables tables = {
+FbankTables MelFilterbank::tables() const {
+  return {
       .hop = hop_,
       .window = window_.data(),
       .source = source_.data(),
@@ -97,6 +96,11 @@ float MelFilterbank::decibels(const Kernels& kernels, ThreadPool& pool, const Wa
       .first_weight = first_weight_.data(),
       .weights = weights_.data(),
   };
+}
+
+float MelFilterbank::decibels(const Kernels& kernels, ThreadPool& pool, const Waveform& waveform,
+                              float* features) const {
+  const FbankTables tables = this->tables();
   const int n_frames = static_cast<int>(frames(waveform.count));
   const int units = (n_frames + Geometry::kLanes - 1) / Geometry::kLanes;
   std::atomic<float> maximum{-std::numeric_limits<float>::infinity()};

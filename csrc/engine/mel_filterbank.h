@@ -15,6 +15,7 @@ class MelFilterbank {
 
   int n_mels() const { return n_mels_; }
   int64_t frames(int64_t samples) const { return samples / hop_ + 1; }
+  FbankTables tables() const;
   // features: frames(waveform.count) x n_mels(). Returns the largest. The caller sets the float
   // environment.
   float decibels(const Kernels& kernels, ThreadPool& pool, const Waveform& waveform,

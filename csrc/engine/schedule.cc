@@ -246,15 +246,32 @@ size_t Scheduler::row_bytes(const Tensor& base) const {
   return size_of(base.dtype) * base.channels * base.width;
 }
 
-// First fit, largest first, over the spans of ops in which each tensor's memory is in use.
+size_t place_blocks(std::vector<Block>& blocks) {
+  std::vector<Block*> order;
+  for (Block& block : blocks) order.push_back(&block);
+  std::stable_sort(order.begin(), order.end(),
+                   [](const Block* a, const Block* b) { return a->bytes > b->bytes; });
+  const auto below = [](const Block* a, const Block* b) { return a->offset < b->offset; };
+  std::vector<const Block*> placed;  // by offset
+  size_t total = 0;
+  for (Block* block : order) {
+    size_t offset = 0;
+    for (const Block* other : placed) {
+      const bool together = block->first <= other->last && other->first <= block->last;
+      if (!together || other->offset + other->bytes <= offset) continue;
+      if (other->offset >= offset + block->bytes) break;
+      offset = other->offset + other->bytes;
+    }
+    block->offset = offset;
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), block, below), block);
+    total = std::max(total, offset + block->bytes);
+  }
+  return total;
+}
+
+// Over the spans of ops in which each tensor's memory is in use.
 void Scheduler::lay_out(Schedule& schedule, const std::vector<int>& rows,
                         const std::vector<int>& lag, const std::vector<bool>& kept) const {
-  struct Block {
-    int tensor;
-    size_t bytes;
-    int first, last;
-    size_t offset;
-  };
   const size_t n = plan_.tensors().size();
   const auto stage_begin = [&](int op) {
     while (op > 0 && stage_[op - 1] == stage_[op]) --op;
@@ -270,6 +287,7 @@ void Scheduler::lay_out(Schedule& schedule, const std::vector<int>& rows,
       last[t.overlay] = std::max(last[t.overlay], last[t.id]);
   }
   std::vector<Block> blocks;
+  std::vector<int> tensors;  // of the blocks
   for (const Tensor& t : plan_.tensors()) {
     const bool on_loan = t.id == input_ && t.dtype == DType::kF32;  // the caller's own memory
     if (t.base != t.id || t.overlay >= 0 || first_[t.id] < 0 || on_loan) continue;
@@ -277,30 +295,16 @@ void Scheduler::lay_out(Schedule& schedule, const std::vector<int>& rows,
     const size_t size = t.kind == Kind::kVector ? size_of(t.dtype) * (t.channels + kMaxPanel)
                                                 : row_bytes(t) * (rows[t.id] + lag[t.id]);
     const bool spans = kept[t.id] || t.kind == Kind::kVector;
-    blocks.push_back({t.id, (size + kReadSlack + kAlign - 1) / kAlign * kAlign,
+    tensors.push_back(t.id);
+    blocks.push_back({(size + kReadSlack + kAlign - 1) / kAlign * kAlign,
                       t.id == input_ ? 0 : (spans ? stage_begin(first_[t.id]) : first_[t.id]),
-                      spans ? stage_end(last[t.id]) : last[t.id], 0});
+                      spans ? stage_end(last[t.id]) : last[t.id]});
   }
-  std::stable_sort(blocks.begin(), blocks.end(),
-                   [](const Block& a, const Block& b) { return a.bytes > b.bytes; });
+  schedule.arena_bytes = place_blocks(blocks);
   schedule.offsets.assign(n, 0);
-  std::vector<Block> placed;  // by offset
-  for (Block& block : blocks) {
-    size_t offset = 0;
-    for (const Block& other : placed) {
-      const bool together = block.first <= other.last && other.first <= block.last;
-      if (!together || other.offset + other.bytes <= offset) continue;
-      if (other.offset >= offset + block.bytes) break;
-      offset = other.offset + other.bytes;
-    }
-    block.offset = offset;
-    placed.insert(
-        std::upper_bound(placed.begin(), placed.end(), block,
-                         [](const Block& a, const Block& b) { return a.offset < b.offset; }),
-        block);
-    schedule.offsets[block.tensor] =
-        offset + lag[block.tensor] * row_bytes(plan_.tensor(block.tensor));
-    schedule.arena_bytes = std::max(schedule.arena_bytes, offset + block.bytes);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const int t = tensors[i];
+    schedule.offsets[t] = blocks[i].offset + lag[t] * row_bytes(plan_.tensor(t));
   }
   for (const Tensor& t : plan_.tensors()) {
     if (t.overlay < 0) continue;

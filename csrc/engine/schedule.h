@@ -36,6 +36,17 @@ struct Schedule {
   std::vector<Step> steps;
 };
 
+// Memory that is in use from step `first` to step `last`.
+struct Block {
+  size_t bytes = 0;
+  int first = 0, last = 0;
+  size_t offset = 0;
+};
+
+// Chooses offsets such that blocks in use at the same time do not overlap: first fit, largest
+// first. Returns the bytes of them all. `bytes` should be multiples of what offsets are to be.
+size_t place_blocks(std::vector<Block>& blocks);
+
 class Scheduler {
  public:
   // Throws std::invalid_argument where an op reads what no op before it wrote, or memory is shared
@@ -48,13 +59,14 @@ class Scheduler {
 
   // Whether a recording of that length can be walked; the reason if not.
   std::string why_not(int length_in) const;
+  // Time positions of each tensor, by id; -1 for vectors. Throws as `make` does.
+  std::vector<int> lengths(int length_in) const;
 
  private:
   void assign_stages();
   void assign_stages_once();
   bool overwrites_what_is_read(int op, int stage) const;
   void check_overlays() const;
-  std::vector<int> lengths(int length_in) const;
   void lay_out(Schedule& schedule, const std::vector<int>& rows, const std::vector<int>& lag,
                const std::vector<bool>& kept) const;
   size_t row_bytes(const Tensor& base) const;

@@ -14,6 +14,8 @@ class SpeechBrainFbank : public FrontEnd {
   int64_t frames(int64_t samples) const override { return filterbank_.frames(samples); }
   void run(const Kernels& kernels, ThreadPool& pool, const Waveform& waveform,
            float* features) const override;
+  FbankTables tables() const override { return filterbank_.tables(); }
+  FbankNormalization normalization() const override { return {}; }
 
  private:
   static constexpr int kHop = 160;

@@ -31,16 +31,26 @@ class Engine:
     @property
     def isa(self) -> str: ...
     @property
-    def threads(self) -> int: ...
+    def threads(self) -> int | None: ...
     @property
     def min_length(self) -> int: ...
     def why_not(self, length: int) -> str: ...
     def arena_bytes(self, length: int) -> int: ...
-    def run(self, features: list[NDArray[Any]], *, quantized: bool = ...) -> NDArray[Any]:
+    def run(
+        self,
+        features: list[NDArray[Any]],
+        *,
+        quantized: bool = ...,
+        on_device: bool = ...,
+        out: Any = ...,
+        stream: int | None = ...,
+    ) -> NDArray[Any]:
         """One row of float32 outputs a recording.
 
         features: contiguous, of the input's dtype; float32 is quantized where the input is s8 and
-        has a scale. quantized: int8 rows, of a plan whose output is s8.
+        has a scale. quantized: int8 rows, of a plan whose output is s8. The engine of a device
+        alone also takes arrays of its own (each one recording, or a batch of them), leaves the rows
+        there if ``on_device`` or in ``out``, and queues its work on ``stream``.
         """
 
     def embed(
@@ -49,6 +59,9 @@ class Engine:
         waveforms: list[NDArray[np.float32]],
         *,
         quantized: bool = ...,
+        on_device: bool = ...,
+        out: Any = ...,
+        stream: int | None = ...,
     ) -> NDArray[Any]: ...
     @overload
     def trace(self, features: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]: ...

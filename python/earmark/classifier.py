@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from earmark.modelfile import ModelFile
 from earmark.nn.config import checked_labels
@@ -67,14 +66,22 @@ class Classifier(Runner):
         """
         return self._each(recordings, sample_rate, self._sounds, progress)
 
-    def scores(self, features: Any, *, quantized: bool = False) -> NDArray[Any]:
+    def scores(
+        self,
+        features: Any,
+        *,
+        quantized: bool = False,
+        out: Any = "host",
+        stream: int | None = None,
+    ) -> Any:
         """Scores (n, classes), before any softmax, of windows' features: (frames, n_mels), a list
         of them, or (n, frames, n_mels); float32, or int8 ones where the input is int8. quantized:
         int8 scores as the network makes them, of a model of the scheme int8-full; times the scale
         of ``info()["output"]`` they are the float32 ones. Raises ValueError, naming the item and
-        the value, for a wrong shape, NaN or Inf, and where there are no int8 scores.
+        the value, for a wrong shape, NaN or Inf, and where there are no int8 scores. out, stream
+        and arrays of a CUDA device: as in ``Embedder.embed_features``.
         """
-        return self._engine.run(self._checked_items(features), quantized=quantized)
+        return self._run(features, quantized, out, stream)
 
     def info(self) -> dict[str, Any]:
         """What the file holds and what runs it, ready for JSON."""

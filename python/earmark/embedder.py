@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.devices import is_on_device
 from earmark.modelfile import ModelFile
 from earmark.plan import INPUT, OUTPUT, SCORES
 from earmark.runner import Runner, Wave
@@ -40,7 +41,12 @@ class Embedder(Runner):
         return None if scale is None else float(scale)
 
     def embed(
-        self, recordings: Any, sample_rate: int = 16000, *, quantized: bool = False
+        self,
+        recordings: Any,
+        sample_rate: int = 16000,
+        *,
+        quantized: bool = False,
+        stream: int | None = None,
     ) -> Embeddings:
         """Embeddings of one recording or a list of recordings, (n, 192) float32, not normalised.
 
@@ -50,8 +56,19 @@ class Embedder(Runner):
         times ``embedding_scale`` they are the float32 ones, and their cosines are the same. Raises
         AudioError, naming the recording and the value, for the first that cannot be used,
         ValueError where there are no int8 embeddings.
+
+        A model on a CUDA device also takes float32 waveforms (samples,) of that device, at the
+        front end's rate; all are then, and what they hold is not searched for NaN. stream: as in
+        ``embed_features``.
         """
         items = recordings if isinstance(recordings, list | tuple) else [recordings]
+        if any(is_on_device(item) for item in items):
+            rate = self.front_end.sample_rate_hz
+            if sample_rate != rate:
+                raise ValueError(f"sample_rate is {sample_rate}; on the device it must be {rate}")
+            more = self._placement(items, "host", stream)
+            compiled = self.front_end.compiled
+            return self._engine.embed(compiled, list(items), quantized=quantized, **more)
         rows = self._all_of(self.embed_each(items, sample_rate, quantized=quantized), len(items))
         dtype = np.int8 if quantized else np.float32
         return np.stack(rows) if rows else np.empty((0, self.embedding_size), dtype)
@@ -78,15 +95,29 @@ class Embedder(Runner):
 
         return self._each(recordings, sample_rate, embeddings, progress)
 
-    def embed_features(self, features: Any, *, quantized: bool = False) -> Embeddings:
+    def embed_features(
+        self,
+        features: Any,
+        *,
+        quantized: bool = False,
+        out: Any = "host",
+        stream: int | None = None,
+    ) -> Any:
         """Embeddings of normalised features: (frames, 80), a list of them, or (n, frames, 80).
 
         Any lengths from ``min_frames`` on. A model whose input is int8 takes features in int8 as
         they are, and quantizes others first. quantized: as in ``embed``. Returns (n, 192) float32
         or int8. Raises ValueError, naming the item and the value, for a wrong shape, too few
         frames, NaN or Inf, and where there are no int8 embeddings.
+
+        A model on a CUDA device also takes contiguous arrays of that device without a copy, of any
+        library that has DLPack or ``__cuda_array_interface__``; they are not searched for NaN.
+        out: "device" leaves the result there, as a new array that such libraries take
+        (``torch.from_dlpack``) and that ``numpy()`` copies; an array on the device, contiguous, is
+        filled and returned. stream: on which the work is queued, as
+        a number as those protocols have it; of torch's tensors by default the one torch works on.
         """
-        return self._engine.run(self._checked_items(features), quantized=quantized)
+        return self._run(features, quantized, out, stream)
 
     def info(self) -> dict[str, Any]:
         """What the file holds and what runs it, ready for JSON."""

@@ -18,12 +18,11 @@ def load(
 ) -> Embedder | Classifier:
     """Load a model file: an ``Embedder`` of speakers, or a ``Classifier`` of sounds.
 
-    device: "cpu". threads: of the engine; the default is the physical cores this process may use.
-    The instruction set is the best one there is, or the one that ``EARMARK_ISA`` names. Raises
-    FormatError for a file that is not intact, ValueError for anything else that cannot be had.
+    device: "cpu", or a CUDA device: "cuda", "cuda:1". threads: of the CPU's engine; the default is
+    the physical cores this process may use. Its instruction set is the best one there is, or the
+    one that ``EARMARK_ISA`` names. Raises FormatError for a file that is not intact, ValueError for
+    anything else that cannot be had, RuntimeError where the device is at fault.
     """
-    if device != "cpu":
-        raise ValueError(f"device {device!r} is not supported yet: known is cpu")
     model = modelfile.read(path)
     kind = Classifier if SCORES in model.plan["tensors"] else Embedder
-    return kind.of_file(Path(path), model, threads)
+    return kind.of_file(Path(path), model, threads, device)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark import _C
+from earmark.devices import cuda_engine
 from earmark.modelfile import Arrays
 
 JSON = dict[str, Any]
@@ -69,11 +70,15 @@ def base_of(plan: JSON, tensor: str) -> str:
     return base
 
 
-def make_engine(plan: JSON, arrays: Arrays, *, isa: str = "", threads: int = 0) -> _C.Engine:
+def make_engine(
+    plan: JSON, arrays: Arrays, *, isa: str = "", threads: int = 0, ordinal: int | None = None
+) -> _C.Engine:
     """Build the engine of a plan.
 
     isa: an instruction set by name, or "" for ``EARMARK_ISA`` or else the best one. threads: 0
-    takes the physical cores this process may use. Raises ValueError for a plan that cannot run.
+    takes the physical cores this process may use. ordinal: of the CUDA device that runs it, in
+    place of the CPU. Raises ValueError for a plan that cannot run, RuntimeError where a CUDA device
+    is at fault.
     """
     for key, limit in (("tensors", _MAX_TENSORS), ("ops", _MAX_OPS)):
         if len(plan[key]) > limit:
@@ -93,6 +98,8 @@ def make_engine(plan: JSON, arrays: Arrays, *, isa: str = "", threads: int = 0) 
         if missing:
             raise ValueError(f"op {op['name']!r}: the array {missing[0]!r} is not there")
         ops.append({**op, "arrays": {role: arrays[name] for role, name in stored.items()}})
+    if ordinal is not None:
+        return cuda_engine(plan["tensors"], ops, ordinal)
     return _C.Engine(plan["tensors"], ops, isa=isa, threads=threads)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,63 @@ from earmark import modelfile
 from earmark.classifier import Classifier
 from earmark.embedder import Embedder, checked_threshold
 from earmark.modelfile import ModelFile
+from earmark.nn.ops import network, register_network
 from earmark.plan import SCORES
 from earmark.windows import Sounds
 
 
 class _Quantized(torch.nn.Module):
-    """Inference on the CPU, without gradients."""
+    """Inference without gradients, on the CPU or on the CUDA device of the features.
+
+    ``torch.compile`` keeps it as one op (``earmark.nn.ops``).
+    """
+
+    outputs: int
 
     def __init__(self, model: ModelFile) -> None:
         super().__init__()
+        self._number = register_network(self)
+        # By CUDA device, made when first used.
+        self._on_device: dict[str, Embedder | Classifier] = {}
         # A model that was never saved has no digest yet; writing computes the same one.
         metadata = {**model.metadata, "format": modelfile.FORMAT_VERSION}
         digest = modelfile.digest(metadata, model.arrays)
         self._model = ModelFile({**metadata, "sha256": digest}, model.arrays)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_on_device": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._number = register_network(self)
+
+    def rows(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        """Outputs (batch, outputs) of features (batch, time, n_features), where these are."""
+        items = features.detach().float().contiguous()
+        parts = None if lengths is None else _parts(items, lengths)
+        if features.device.type == "cuda":
+            run = self._run(self._runner_on(features.device))
+            given = items if parts is None else parts
+            on_device = items.new_empty((len(items), self.outputs))
+            run(given, out=on_device)
+            return on_device
+        arrays = items.cpu().numpy() if parts is None else [part.cpu().numpy() for part in parts]
+        outputs = self._run(self._runner)(list(arrays))
+        return torch.from_numpy(outputs).to(features.device)
+
+    @property
+    def _runner(self) -> Embedder | Classifier:
+        raise NotImplementedError
+
+    def _runner_on(self, device: torch.device) -> Embedder | Classifier:
+        name = str(device)
+        if name not in self._on_device:
+            self._on_device[name] = type(self._runner)(self._model, device=name)
+        return self._on_device[name]
+
+    @staticmethod
+    def _run(runner: Embedder | Classifier) -> Callable[..., Any]:
+        return runner.embed_features if isinstance(runner, Embedder) else runner.scores
 
     @property
     def model_file(self) -> ModelFile:
@@ -41,12 +86,17 @@ class _Quantized(torch.nn.Module):
 class QuantizedEcapa(_Quantized):
     """An ECAPA-TDNN that runs in earmark's engine; called as the float32 module is.
 
-    Inference on the CPU, without gradients.
+    Inference without gradients, on the CPU or on the CUDA device of the features.
     """
 
     def __init__(self, model: ModelFile) -> None:
         super().__init__(model)
         self.embedder = Embedder(self._model)
+        self.outputs = self.embedder.embedding_size
+
+    @property
+    def _runner(self) -> Embedder:
+        return self.embedder
 
     def forward(self, feats: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings (batch, 1, 192) of features (batch, time, 80).
@@ -54,20 +104,8 @@ class QuantizedEcapa(_Quantized):
         lengths: relative, in (0, 1]; frames behind an item's length are not looked at at all, so
         that each item has the embedding it has alone.
         """
-        items = feats.detach().cpu().float().numpy()
-        if lengths is None:
-            rows = self.embedder.embed_features(list(items))
-        else:
-            # Written so that NaN is refused too.
-            if lengths.shape != items.shape[:1] or not bool(((lengths > 0) & (lengths <= 1)).all()):
-                raise ValueError(
-                    f"lengths must be ({len(items)},), in (0, 1], got {lengths.tolist()}"
-                )
-            frames = [max(1, round(float(n) * items.shape[1])) for n in lengths]
-            rows = self.embedder.embed_features(
-                [item[:n] for item, n in zip(items, frames, strict=True)]
-            )
-        return torch.from_numpy(rows).to(feats.device)[:, None, :]
+        rows: torch.Tensor = network(feats.detach(), lengths, self._number)
+        return rows[:, None, :]
 
     def embed(self, recordings: Any, sample_rate: int = 16000) -> NDArray[np.float32]:
         """As ``Embedder.embed``."""
@@ -91,12 +129,17 @@ class QuantizedEcapa(_Quantized):
 class QuantizedSoundResNet(_Quantized):
     """A sound ResNet that runs in earmark's engine; called as the float32 module is.
 
-    Inference on the CPU, without gradients.
+    Inference without gradients, on the CPU or on the CUDA device of the features.
     """
 
     def __init__(self, model: ModelFile) -> None:
         super().__init__(model)
         self.classifier = Classifier(self._model)
+        self.outputs = len(self.classifier.labels)
+
+    @property
+    def _runner(self) -> Classifier:
+        return self.classifier
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -105,8 +148,8 @@ class QuantizedSoundResNet(_Quantized):
 
     def forward(self, feats: torch.Tensor) -> torch.Tensor:
         """Scores (batch, classes) of features (batch, time, n_mels)."""
-        scores = self.classifier.scores(list(feats.detach().cpu().float().numpy()))
-        return torch.from_numpy(scores).to(feats.device)
+        scores: torch.Tensor = network(feats.detach(), None, self._number)
+        return scores
 
     def classify(self, recordings: Any, sample_rate: int = 16000) -> list[Sounds]:
         """As ``Classifier.classify``."""
@@ -118,6 +161,15 @@ class QuantizedSoundResNet(_Quantized):
         measured: figures measured on this model, kept in the file and shown by ``earmark info``.
         """
         self._write(path, {"measured": measured or {}})
+
+
+def _parts(items: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+    """Of each item, the frames within its relative length."""
+    # Written so that NaN is refused too.
+    if lengths.shape != items.shape[:1] or not bool(((lengths > 0) & (lengths <= 1)).all()):
+        raise ValueError(f"lengths must be ({len(items)},), in (0, 1], got {lengths.tolist()}")
+    frames = [max(1, round(float(n) * items.shape[1])) for n in lengths.tolist()]
+    return [item[:n] for item, n in zip(items, frames, strict=True)]
 
 
 def quantized(model: ModelFile) -> QuantizedEcapa | QuantizedSoundResNet:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark import _C, modelfile
+from earmark import _C, devices, modelfile
 from earmark.audio import read_audio
 from earmark.errors import AudioError, FormatError, first_line
 from earmark.frontend import make_front_end
@@ -43,21 +43,29 @@ class Runner:
         *,
         threads: int | None = None,
         isa: str = "",
+        device: str = "cpu",
     ) -> None:
         if isinstance(source, ModelFile):
-            self._begin(source, source, threads, isa)
+            self._begin(source, source, threads, isa, device)
         else:
-            self._begin(Path(source), modelfile.read(source), threads, isa)
+            self._begin(Path(source), modelfile.read(source), threads, isa, device)
 
     @classmethod
-    def of_file(cls: type[Self], path: Path, model: ModelFile, threads: int | None) -> Self:
+    def of_file(
+        cls: type[Self], path: Path, model: ModelFile, threads: int | None, device: str = "cpu"
+    ) -> Self:
         """Of a file that was read already."""
         runner = cls.__new__(cls)
-        runner._begin(path, model, threads, "")
+        runner._begin(path, model, threads, "", device)
         return runner
 
     def _begin(
-        self, source: Path | ModelFile, model: ModelFile, threads: int | None, isa: str
+        self,
+        source: Path | ModelFile,
+        model: ModelFile,
+        threads: int | None,
+        isa: str,
+        device: str,
     ) -> None:
         name = "model"
         self._source = source
@@ -65,13 +73,18 @@ class Runner:
             # Absolute: another process may have another working folder.
             name, self._source = os.fspath(source), source.absolute()
             self._file_bytes = source.stat().st_size
-        self._options = {"threads": threads, "isa": isa}
+        self._options = {"threads": threads, "isa": isa, "device": device}
+        self._ordinal = devices.ordinal_of(device)
         if threads is not None and not 1 <= threads <= _MAX_THREADS:
             raise ValueError(f"threads is {threads}, expected 1 to {_MAX_THREADS}")
         chosen_isa = isa or _C.default_isa()
         try:
             self._engine = make_engine(
-                model.plan, model.decoded_arrays(), isa=chosen_isa, threads=threads or 0
+                model.plan,
+                model.decoded_arrays(),
+                isa=chosen_isa,
+                threads=threads or 0,
+                ordinal=self._ordinal,
             )
             self._metadata = model.metadata
             self.front_end = make_front_end(model.metadata["front_end"])
@@ -81,7 +94,8 @@ class Runner:
             self._output = _numbers(tensors[SCORES if SCORES in tensors else OUTPUT])
             self._take(model)
         except JSON_ERRORS as error:
-            if chosen_isa not in _C.available_isas():  # the file is not at fault
+            on_device = self._ordinal is not None and isinstance(error, RuntimeError)
+            if on_device or chosen_isa not in _C.available_isas():  # the file is not at fault
                 raise
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise FormatError(f"{name}: {' '.join(reason.split())}") from error
@@ -112,18 +126,27 @@ class Runner:
 
     @property
     def isa(self) -> str:
-        """The instruction set whose kernels run, such as ``avx512_vnni``."""
+        """The instruction set whose kernels run, such as ``avx512_vnni``, or ``sm_90``."""
         return self._engine.isa
 
     @property
-    def threads(self) -> int:
-        """How many threads the engine uses."""
+    def threads(self) -> int | None:
+        """How many threads the engine uses; None on a device."""
         return self._engine.threads
 
     @property
     def device(self) -> str:
-        """Where the engine runs."""
-        return "cpu"
+        """Where the engine runs, such as ``cpu`` or ``cuda:0``."""
+        return "cpu" if self._ordinal is None else f"cuda:{self._ordinal}"
+
+    def kernels(self) -> dict[str, str]:
+        """Which kernel runs each op of the plan, by op name, found by running the shortest input.
+
+        On a device a few ops may run as one; then ``profile`` says what they are together.
+        """
+        dtype = np.int8 if self._input["dtype"] == "int8" else np.float32
+        _, kernels = self._engine.trace(np.zeros((self.min_frames, self._features), dtype))
+        return kernels
 
     def profile(self, features: Any) -> list[dict[str, Any]]:
         """Where the time of one recording goes, op by op: see ``earmark._C.Engine.profile``.
@@ -161,7 +184,13 @@ class Runner:
             "isa": self.isa,
             "threads": self.threads,
             "device": self.device,
+            "device_name": None if self._ordinal is None else self._device_name(),
+            "kernels": sorted(set(self.kernels().values())),
         }
+
+    def _device_name(self) -> str:
+        found = {entry["ordinal"]: entry["name"] for entry in devices.cuda_devices()}
+        return str(found[self._ordinal])
 
     def _layer(self, layer: dict[str, Any]) -> dict[str, Any]:
         stored = [
@@ -241,6 +270,26 @@ class Runner:
 
     def _min_samples(self) -> int:
         return max(self.front_end.min_samples, self.front_end.samples_of_frames(self.min_frames))
+
+    def _run(self, features: Any, quantized: bool, out: Any, stream: int | None) -> Any:
+        """The engine's outputs of features, wherever these are."""
+        items = features if isinstance(features, list | tuple) else [features]
+        on_device = any(devices.is_on_device(item) for item in items)
+        if not on_device and isinstance(out, str) and out == "host":
+            return self._engine.run(self._checked_items(features), quantized=quantized)
+        given = list(items) if on_device else self._checked_items(features)
+        return self._engine.run(given, quantized=quantized, **self._placement(items, out, stream))
+
+    def _placement(self, items: Sequence[Any], out: Any, stream: int | None) -> dict[str, Any]:
+        """What a device's engine is told beside the arrays."""
+        given = None if isinstance(out, str) else out
+        if given is None and out not in ("host", "device"):
+            raise ValueError(f"out is {out!r}, expected host, device or an array on the device")
+        if self._ordinal is None:
+            raise ValueError("arrays on a device need a model that was loaded on it")
+        if stream is None and items:
+            stream = devices.stream_of(items[0])
+        return {"on_device": given is None and out == "device", "out": given, "stream": stream}
 
     def _checked_items(self, features: Any) -> list[Array]:
         """(frames, n_features), a list of them, or (n, frames, n_features), as a list."""

@@ -21,19 +21,24 @@ _FEWEST_CALLS, _MOST_CALLS = 5, 200
 
 
 def measure(
-    path: str, seconds: float | None, frames: int | None, batch: int, threads: int | None
+    path: str,
+    seconds: float | None,
+    frames: int | None,
+    batch: int,
+    threads: int | None,
+    device: str = "cpu",
 ) -> JSON:
     """Everything that one thread count shows, ready for JSON.
 
     To be called in a process of its own, whose memory is measured with it. seconds or frames: the
     length of a recording. batch: recordings in one call of the throughput figure; latency is of
-    one. threads: of the engine, None for its default. Raises what ``earmark.load`` and
-    ``Embedder.embed`` raise.
+    one. threads: of the engine, None for its default. device: where the model runs; no peak is
+    measured on a GPU. Raises what ``earmark.load`` and ``Embedder.embed`` raise.
     """
     import earmark
 
     begin = time.perf_counter()
-    model = earmark.Embedder(path, threads=threads)
+    model = earmark.Embedder(path, threads=threads, device=device)
     load_s = time.perf_counter() - begin
     rate = model.front_end.sample_rate_hz
     if frames is not None:
@@ -61,9 +66,10 @@ def measure(
     peaks.append(_peaks(model.isa, model.threads))
     peak = {name: max(p[name] for p in peaks) for name in peaks[0]}
     for op in ops:
-        limit = peak["s8" if op["op"].endswith(("_s8", "_s16")) else "f32"]
-        op["share_of_peak"] = op["gmac_per_s"] / limit
+        limit = peak.get("s8" if op["op"].endswith(("_s8", "_s16")) else "f32")
+        op["share_of_peak"] = None if limit is None else op["gmac_per_s"] / limit
     return {
+        "device": model.device,
         "isa": model.isa,
         "threads": model.threads,
         "recording": {"seconds": samples / rate, "samples": samples, "frames": len(features[0])},
@@ -83,8 +89,9 @@ def against_peak(measured: JSON, config: EcapaConfig, scheme: str) -> JSON:
     """Nominal work of a recording's features, its rate, and its share of the measured peak."""
     gmac = nominal_macs(config, measured["recording"]["frames"]) / 1e9
     rate = gmac / measured["latency"]["features"]["median_ms"] * 1e3
-    peak = measured["peak_gmac_per_s"]["f32" if scheme == "fp32" else "s8"]
-    return {"gmac_nominal": gmac, "gmac_per_s_nominal": rate, "share_of_peak": rate / peak}
+    peak = measured["peak_gmac_per_s"].get("f32" if scheme == "fp32" else "s8")
+    share = None if peak is None else rate / peak
+    return {"gmac_nominal": gmac, "gmac_per_s_nominal": rate, "share_of_peak": share}
 
 
 def _time(**calls: Callable[[], Any]) -> dict[str, Summary]:
@@ -108,10 +115,12 @@ def _throughput(summary: Summary, batch: int, seconds: float) -> JSON:
     return {"batch": batch, "utterances_per_s": per_s, "real_time_factor": 1 / (per_s * seconds)}
 
 
-def _peaks(isa: str, threads: int) -> dict[str, float]:
-    """Of all threads at once: clocks depend on how many cores are busy."""
+def _peaks(isa: str, threads: int | None) -> dict[str, float]:
+    """Of all threads at once: clocks depend on how many cores are busy. None of a device."""
     from earmark import _C
 
+    if threads is None:
+        return {}
     with ThreadPoolExecutor(threads) as pool:
         measured = list(pool.map(_C.measure_peaks, [isa] * threads))
     return {name: sum(peaks[name] for peaks in measured) for name in measured[0]}

@@ -170,9 +170,7 @@ def _prepare(workload: Workload, models: Path, engines: list[str]) -> Reference:
     front_end = SpeechBrainFbank(workload.config.n_mels)
     samples = front_end.samples_of_frames(workload.frames)
     calibration = list(waves("*-2.flac", samples))
-    network = _build_network(workload.config)
-    _draw_weights(network)
-    _set_statistics(network, _features(front_end, calibration, len(calibration)))
+    network = random_network(workload.config, _features(front_end, calibration, len(calibration)))
     torch.save(network.state_dict(), models / "network.pt")
     (models / "config.json").write_text(json.dumps(workload.config.to_dict()))
     features = _features(front_end, waves("*-1.flac", samples), batch)
@@ -200,6 +198,16 @@ def _prepare(workload: Workload, models: Path, engines: list[str]) -> Reference:
         embedding=embedding,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
+
+
+def random_network(config: EcapaConfig, features: Array) -> EcapaTdnn:
+    """Random weights; the BatchNorm statistics are those of the layers' inputs for ``features``,
+    (recordings, frames, mels).
+    """
+    network = _build_network(config)
+    _draw_weights(network)
+    _set_statistics(network, features)
+    return network
 
 
 def _draw_weights(network: nn.Module) -> None:

@@ -69,6 +69,7 @@ def op_rows(ops: list[dict[str, Any]]) -> Iterator[list[str]]:
         # GMAC/s of equal ops over the group: equal work over the mean time.
         scale = len(group) * first["ms"] / total
         computes = first["macs"] > 0
+        share = first["share_of_peak"]
         yield [
             first["op"],
             first["name"] + (", ..." if len(group) > 1 else ""),
@@ -76,6 +77,6 @@ def op_rows(ops: list[dict[str, Any]]) -> Iterator[list[str]]:
             f"{total:.3f}",
             f"{100 * sum(op['share_of_time'] for op in group):.1f}%",
             f"{scale * first['gmac_per_s']:.1f}" if computes else "",
-            f"{100 * scale * first['share_of_peak']:.1f}%" if computes else "",
+            f"{100 * scale * share:.1f}%" if computes and share is not None else "",
             f"{scale * first['gb_per_s']:.2f}",
         ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from earmark.cli._output import (
     CommandError,
     add_command,
+    add_device,
     positive_int,
     print_error,
     print_result,
@@ -50,6 +51,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="N",
         help="thread counts to measure (default: the physical cores this process may use)",
     )
+    add_device(parser)
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--seconds", type=_seconds, metavar="S", help="length of a recording (default: 3)"
@@ -74,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     from earmark.bench.report import environment
     from earmark.nn.config import EcapaConfig
 
+    if args.device != "cpu" and (args.peers or args.threads):
+        raise CommandError("--peers and --threads are of the CPU: not with --device")
     metadata = modelfile.read(args.model).metadata
     config = EcapaConfig.from_dict(metadata["config"])
     names, left_out = _installed_peers() if args.peers else ([], {})
@@ -88,9 +92,11 @@ def run(args: argparse.Namespace) -> int:
     }
     counts = args.threads or [None]
     for threads in progress(args, counts, len(counts), "measure"):
-        measured = in_own_process(measure, args.model, seconds, args.frames, args.batch, threads)
+        measured = in_own_process(
+            measure, args.model, seconds, args.frames, args.batch, threads, args.device
+        )
         measured |= against_peak(measured, config, metadata["scheme"])
-        result["threads"][str(measured["threads"])] = measured
+        result["threads"][str(measured["threads"] or measured["device"])] = measured
     if args.peers:
         result["peers"] = _compare(args, result, config, names)
         result["peers_left_out"] = left_out
@@ -195,20 +201,24 @@ def _measured_lines(measured: dict[str, Any]) -> Iterator[str]:
     from earmark.bench.report import OP_HEADER, op_rows
 
     recording, peak = measured["recording"], measured["peak_gmac_per_s"]
+    threads = measured["threads"]
+    place = measured["device"] if threads is None else _threads(threads)
     yield (
-        f"{_threads(measured['threads'])}, {measured['isa']}; recordings of "
+        f"{place}, {measured['isa']}; recordings of "
         f"{recording['seconds']:.2f} s, {recording['frames']} frames"
     )
     yield (
         f"load {measured['load_s']:.3f} s, first call {measured['first_call_s']:.3f} s, "
         f"peak memory {measured['peak_rss_mib']:.0f} MiB"
     )
-    rates = ", ".join(f"{name} {rate:.1f}" for name, rate in peak.items())
-    yield f"measured peak, GMAC/s: {rates}"
+    share = ""
+    if peak:
+        rates = ", ".join(f"{name} {rate:.1f}" for name, rate in peak.items())
+        yield f"measured peak, GMAC/s: {rates}"
+        share = f", {100 * measured['share_of_peak']:.1f} % of the peak"
     yield (
         f"features -> embedding: {measured['gmac_nominal']:.2f} GMAC nominal, "
-        f"{measured['gmac_per_s_nominal']:.1f} GMAC/s, "
-        f"{100 * measured['share_of_peak']:.1f} % of the peak"
+        f"{measured['gmac_per_s_nominal']:.1f} GMAC/s{share}"
     )
     yield ""
     batch = measured["throughput"]["waveform"]["batch"]

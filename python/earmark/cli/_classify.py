@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from earmark.cli._output import (
     CommandError,
     add_command,
+    add_device,
     add_threads,
     positive_int,
     print_result,
@@ -36,13 +37,14 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--timeline", action="store_true", help="each window's classes as well")
     add_threads(parser)
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Classify every recording."""
     import earmark
 
-    model = earmark.Classifier(args.model, threads=args.threads)
+    model = earmark.Classifier(args.model, threads=args.threads, device=args.device)
     count = len(args.audio)
     rows = []
     for index, sounds, error in progress(args, model.classify_each(args.audio), count, "classify"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from earmark.cli._output import (
     CommandError,
     add_command,
+    add_device,
     add_threads,
     atomic_output,
     print_result,
@@ -31,6 +32,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("audio", metavar="AUDIO", nargs="+", help="recording")
     parser.add_argument("-o", "--output", metavar="OUT.npz", required=True, help="file to write")
     add_threads(parser)
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     import earmark
 
-    model = earmark.Embedder(args.model, threads=args.threads)
+    model = earmark.Embedder(args.model, threads=args.threads, device=args.device)
     count = len(args.audio)
     errors = [""] * count
     with atomic_output(args.output) as temporary:

@@ -17,6 +17,7 @@ from earmark.cli._clips import (
 from earmark.cli._output import (
     CommandError,
     add_command,
+    add_device,
     add_threads,
     print_result,
     progress,
@@ -49,6 +50,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_trials(parser, required=False)
     add_clips(parser)
     add_threads(parser)
+    add_device(parser)
 
 
 def add_trials(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -83,7 +85,7 @@ def _run_clips(args: argparse.Namespace, clips: list[Clip]) -> int:
     """Classify every clip."""
     import earmark
 
-    model = earmark.Classifier(args.model, threads=args.threads)
+    model = earmark.Classifier(args.model, threads=args.threads, device=args.device)
     check_classes(clips, model.labels, args.model)
     heard = classify_clips(args, model, clips)
     rates = clip_rates(heard)
@@ -106,7 +108,7 @@ def _run_trials(args: argparse.Namespace, trials: Trials) -> int:
     """Embed each recording once and score the trials."""
     import earmark
 
-    model = earmark.Embedder(args.model, threads=args.threads)
+    model = earmark.Embedder(args.model, threads=args.threads, device=args.device)
     rates = error_rates(trial_scores(trials, embed_recordings(args, model, trials.paths)), trials)
     print_result(
         args,

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli._output import add_command, print_result, table
+from earmark.cli._output import add_command, add_device, print_result, table
 
 if TYPE_CHECKING:
     from earmark.cli._output import Subparsers
@@ -24,13 +24,14 @@ def add_parser(subparsers: Subparsers) -> None:
         "checksum of a model file.",
     )
     parser.add_argument("model", metavar="MODEL", help="model file (.earmark)")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the model's description."""
     import earmark
 
-    info = earmark.load(args.model).info()
+    info = earmark.load(args.model, device=args.device).info()
     print_result(args, info, _lines(args.model, info))
     return 0
 
@@ -56,7 +57,8 @@ def _lines(path: str, info: dict[str, Any]) -> Iterator[str]:
             "output": _numbers(info["output"]),
             "format": info["format_version"],
             "sha256": info["sha256"],
-            "runs on": f"{info['device']}, {info['isa']}, {info['threads']} threads",
+            "runs on": _place(info),
+            "kernels": ", ".join(info["kernels"]),
         },
     )
     for title in ("front_end", "calibration", "measured"):
@@ -70,6 +72,12 @@ def _lines(path: str, info: dict[str, Any]) -> Iterator[str]:
     header = ["name", "op", "precision", "params", "bytes"]
     header += [f"w {key}" for key in _STATISTICS] + [f"out {key}" for key in _STATISTICS]
     yield from table(header, [_layer_row(layer) for layer in info["layers"]])
+
+
+def _place(info: dict[str, Any]) -> str:
+    if info["device"] == "cpu":
+        return f"cpu, {info['isa']}, {info['threads']} threads"
+    return f"{info['device']}, {info['device_name']}, {info['isa']}"
 
 
 def _numbers(end: dict[str, Any]) -> str:

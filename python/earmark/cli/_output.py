@@ -48,6 +48,16 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device`` for a command that runs a model."""
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="D",
+        help="where the model runs: cpu, cuda or such as cuda:1 (default: cpu)",
+    )
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add ``CKPT`` and ``--family``."""
     parser.add_argument(

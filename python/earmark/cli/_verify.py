@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from earmark.cli._output import (
     CommandError,
     add_command,
+    add_device,
     add_threads,
     cosine_threshold,
     print_result,
@@ -37,6 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="same speaker from this score on (default: the model file's own threshold)",
     )
     add_threads(parser)
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     import earmark
     from earmark.metrics import cosine_score
 
-    model = earmark.Embedder(args.model, threads=args.threads)
+    model = earmark.Embedder(args.model, threads=args.threads, device=args.device)
     threshold = model.threshold if args.threshold is None else args.threshold
     if threshold is None:
         raise CommandError(f"{args.model} has no threshold of its own: give one with --threshold")

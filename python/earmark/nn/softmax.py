@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from earmark import _C
+from earmark.nn.ops import pwl_softmax, softmax_runs_on
 from earmark.nn.piecewise import PiecewiseLinear, check_range, fit_exp
 
 __all__ = [
@@ -53,6 +54,8 @@ class ApproximateSoftmax(nn.Module, ABC):
             out = torch.empty_like(x)
             self.run_kernel(x.numpy(), out.numpy())
             return out
+        if mask is None and self._suits_op(x):
+            return self.run_op(x)
         left_out = x == -math.inf
         if mask is not None:
             left_out = left_out | (mask == 0)
@@ -71,6 +74,14 @@ class ApproximateSoftmax(nn.Module, ABC):
     @abstractmethod
     def run_kernel(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """Write the weights over the last axis of ``x`` to ``out``, on the calling thread."""
+
+    def run_op(self, x: Tensor) -> Tensor:
+        """The weights by the torch op, for layers that ``_suits_op`` says have one."""
+        raise NotImplementedError
+
+    def _suits_op(self, x: Tensor) -> bool:
+        """Whether a torch op may do it: inference that is compiled, or on a GPU."""
+        return False
 
     def _suits_kernel(self, x: Tensor) -> bool:
         """Whether the compiled kernel may do it: inference over contiguous float32 on the CPU."""
@@ -173,14 +184,40 @@ class PiecewiseLinearSoftmax(ApproximateSoftmax):
 
     def _numbers(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float, float]:
         """Sorted breakpoints, slopes, first intercept, bounds."""
-        low = self.log_low.detach().double().exp().item()
-        high = math.inf if self.log_high is None else self.log_high.detach().double().exp().item()
+        points, slopes, intercept, bounds = (t.cpu() for t in self._pieces())
+        low, high = bounds.tolist()
+        return points.numpy(), slopes.numpy(), intercept.item(), low, high
+
+    def _pieces(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same as tensors, the bounds as one: float64, where the parameters are."""
+        log_low = self.log_low.detach().double()
+        log_high = log_low.new_full((), math.inf) if self.log_high is None else self.log_high
+        bounds = torch.stack([log_low, log_high.detach().double()]).exp()
         if self.slopes is None or self.breakpoints is None or self.intercept is None:
-            return np.empty(0), np.ones(1), 0.0, low, high
-        slopes = self.slopes.detach().double().cpu()
-        points, order = self.breakpoints.detach().double().cpu().sort()
+            return bounds.new_empty(0), bounds.new_ones(1), bounds.new_zeros(()), bounds
+        slopes = self.slopes.detach().double()
+        points, order = self.breakpoints.detach().double().sort()
         slopes = slopes[0] + torch.cat([slopes.new_zeros(1), slopes.diff()[order].cumsum(0)])
-        return points.numpy(), slopes.numpy(), self.intercept.item(), low, high
+        return points, slopes, self.intercept.detach().double(), bounds
+
+    def _suits_op(self, x: Tensor) -> bool:
+        return (
+            not torch.is_grad_enabled()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            and (torch.compiler.is_compiling() or x.device.type == "cuda")
+            and softmax_runs_on(x)
+            and self.log_low.device == x.device
+            and not torch.is_autocast_enabled(x.device.type)
+        )
+
+    def run_op(self, x: Tensor) -> Tensor:
+        points, slopes, intercept, bounds = self._pieces()
+        bends = slopes.diff() * points
+        intercepts = intercept - torch.cat([bends.new_zeros(1), bends.cumsum(0)])
+        weights: Tensor = pwl_softmax(
+            x, self.dim, points.float(), slopes.float(), intercepts.float(), bounds.float()
+        )
+        return weights
 
     def numerators(self, x: Tensor) -> Tensor:
         values = x

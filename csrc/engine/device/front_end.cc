@@ -1,0 +1,65 @@
+#include "engine/device/front_end.h"
+
+namespace earmark::device {
+namespace {
+
+using Geometry = FbankGeometry;
+
+// visit(array, count) for each array of the tables.
+template <class Tables, class Visit>
+void for_arrays(Tables& t, const Visit& visit) {
+  const int n_weights = t.first_weight[t.n_mels];
+  visit(t.window, Geometry::kWindow);
+  visit(t.twiddle4, 50 * 6);
+  visit(t.twiddle5, 10 * 8);
+  visit(t.twiddle5b, 2 * 8);
+  visit(t.order, Geometry::kFft);
+  visit(t.split, Geometry::kFft);
+  visit(t.first_bin, t.n_mels);
+  visit(t.weights, n_weights);
+  visit(t.first_weight, t.n_mels + 1);
+}
+
+std::vector<char> contents_of(const FrontEnd& front_end) {
+  std::vector<char> contents;
+  const auto add = [&](const auto* values, size_t count) {
+    const auto* bytes = reinterpret_cast<const char*>(values);
+    contents.insert(contents.end(), bytes, bytes + count * sizeof *values);
+  };
+  const FbankTables tables = front_end.tables();
+  const FbankNormalization n = front_end.normalization();
+  const float numbers[] = {static_cast<float>(tables.hop), n.floor, static_cast<float>(n.center),
+                           n.offset, n.scale};
+  add(numbers, std::size(numbers));
+  for_arrays(tables, add);
+  return contents;
+}
+
+}  // namespace
+
+DeviceFrontEnd::DeviceFrontEnd(const FrontEnd& front_end)
+    : contents_(contents_of(front_end)),
+      tables_(front_end.tables()),
+      normalization_(front_end.normalization()) {
+  tables_.source = nullptr;
+  for_arrays(tables_, [&](auto*& array, size_t count) { array = constants_.add(array, count); });
+  constants_.finish();
+}
+
+bool DeviceFrontEnd::same_as(const FrontEnd& front_end) const {
+  return contents_ == contents_of(front_end);
+}
+
+cudaError_t DeviceFrontEnd::run(const float* samples, const int64_t* starts,
+                                const cuda::Ragged& frames, float* features,
+                                const cuda::Launch& launch) const {
+  const cudaError_t error = cuda::fbank_f32(
+      {.tables = tables_, .samples = samples, .starts = starts, .frames = frames, .out = features},
+      launch);
+  if (error != cudaSuccess) return error;
+  return cuda::normalize_f32(
+      {.normalization = normalization_, .n_mels = tables_.n_mels, .frames = frames, .x = features},
+      launch);
+}
+
+}  // namespace earmark::device
