@@ -22,7 +22,7 @@ demo: .venv-demo/.installed
 	.venv-demo/bin/earmark demo
 
 test: .venv/.installed
-	.venv/bin/pytest
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.installed
 	.venv/bin/ruff check .
@@ -46,9 +46,17 @@ wheel: .venv-demo/.created
 	.venv-demo/bin/pip install -q -C cmake.define.EARMARK_CUDA=OFF .
 	touch $@
 
-.venv/.dependencies: .venv/.created requirements-dev.txt requirements-speechbrain.txt
+.venv/.dependencies: .venv/.created requirements-dev.txt requirements-speechbrain.txt \
+		.venv/tensorrt-lean-10/.installed .venv/tensorrt-lean-11/.installed
 	.venv/bin/pip install -q -r requirements-dev.txt
 	.venv/bin/pip install -q --no-deps -r requirements-speechbrain.txt
+	touch $@
+
+# Runtimes of TensorRT, of which one environment has no room for two.
+.venv/tensorrt-lean-10/.installed: VERSION := 10.16.1.11
+.venv/tensorrt-lean-11/.installed: VERSION := 11.4.0.106
+.venv/tensorrt-lean-%/.installed: .venv/.created
+	.venv/bin/pip install -q --no-deps --target $(@D) --upgrade tensorrt-lean-cu13-libs==$(VERSION)
 	touch $@
 
 # Editable: Python sources are used from the tree, only a change in C++ needs a new build. Not stripped, for a test

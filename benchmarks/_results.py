@@ -46,6 +46,11 @@ def read_json(name: str) -> dict[str, Any]:
     return result
 
 
+def known_json(name: str) -> dict[str, Any]:
+    """As :func:`read_json`; nothing where nothing was written yet."""
+    return read_json(name) if (_RESULTS / f"{name}.json").is_file() else {}
+
+
 def installed(names: Iterable[str]) -> dict[str, Engine]:
     """The engines of those names that can run here; stderr says what the others lack."""
     engines = {}
@@ -58,12 +63,19 @@ def installed(names: Iterable[str]) -> dict[str, Engine]:
 
 
 def _commit() -> str | None:
-    """The checked-out commit, marked when files differ from it; None outside a repository."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+    """The checked-out commit, marked when code differs from it; None outside a repository."""
+    commit = _git("rev-parse", "HEAD")
+    results = (":!/benchmarks/results", ":!/docs/results")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *results)
+    return f"{commit}-dirty" if changed else commit or None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
     )
-    return described.stdout.strip() or None
+    return done.stdout.strip()

@@ -225,6 +225,45 @@ def test_large_tile(device: str, frames: int, c_out: int) -> None:
     layer.check(device, "conv_s8/128x128", multiprocessors=1)
 
 
+WGMMA = "conv_s8/128x256 wgmma"
+
+
+@pytest.mark.parametrize("device", [name for name in MODULES if MODULES[name].has_wgmma()])
+@pytest.mark.parametrize(
+    ("frames", "c_in", "c_out", "more"),
+    [
+        ((1,), 128, 256, {}),
+        ((129,), 256, 512, {"kind": "f32", "bias": True}),
+        ((100, 29, 1), 384, 500, {"affine": True, "relu": True}),
+        ((70, 59), 640, 256, {"found": True}),
+        ((40,), 1152, 255, {"kind": "table"}),
+        ((128,), 64, 256, {"kernel": (2, 1)}),
+        ((90, 40), 128, 256, {"kernel": (3, 1), "padding": (2, 0), "dilation": (2, 1)}),
+        ((60, 50), 16, 256, {"kernel": (8, 1), "padding": (7, 0), "found": True}),
+        ((150,), 128, 256, {"kernel": (5, 1), "padding": (2, 0), "pad_mode": "reflect"}),
+        ((9, 20), 128, 400, {"kernel": (3, 3), "padding": (1, 1), "stride": (2, 1), "width": 5}),
+    ],
+)
+def test_wgmma(
+    device: str, frames: tuple[int, ...], c_in: int, c_out: int, more: dict[str, Any]
+) -> None:
+    """The tiles of large layers, of one to nine steps, in three orders of the warps."""
+    layer = Layer(np.random.default_rng(c_in + c_out), c_in, c_out, frames, **more)
+    for seed in range(3):
+        layer.check(device, WGMMA, seed, multiprocessors=1, wgmma=True)
+
+
+@pytest.mark.parametrize(
+    ("c_in", "c_out", "multiprocessors"), [(192, 256, 1), (128, 128, 1), (128, 256, 3)]
+)
+def test_layers_that_wgmma_leaves(c_in: int, c_out: int, multiprocessors: int) -> None:
+    """Half a step, half a tile, fewer tiles than multiprocessors."""
+    layer = Layer(np.random.default_rng(1), c_in, c_out, (140,))
+    actual, ran = layer.run("emulated", multiprocessors=multiprocessors, wgmma=True)
+    assert ran == "conv_s8/128x128"
+    equal_bits(actual, layer.expected(), "out")
+
+
 @each_device
 @pytest.mark.parametrize("multiprocessors", [2, 7, 64])
 def test_blocks_share_a_tile(device: str, multiprocessors: int) -> None:

@@ -333,6 +333,7 @@ def test_dense_s8(
     st.booleans(),
     st.booleans(),
     st.sampled_from([1, 1, 3]),
+    st.sampled_from([1, 12, 132]),
 )
 def test_squeeze_excitation_s8(
     device: str,
@@ -343,6 +344,7 @@ def test_squeeze_excitation_s8(
     aligned: bool,
     has_table: bool,
     width: int,
+    multiprocessors: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     x, offset = strided(rng, sum(batch) * width, channels, aligned)
@@ -380,8 +382,11 @@ def test_squeeze_excitation_s8(
         **quantization,
         **layers,
     }
-    kernel = run(device, "squeeze_excitation_s8", arguments, seed)
-    assert kernel == f"squeeze_excitation_s8/{16 if aligned else 1}"
+    kernel = run(device, "squeeze_excitation_s8", arguments, seed, multiprocessors=multiprocessors)
+    n = len(batch)
+    shared = min(multiprocessors // n, sum(batch) * width // n // 16) > 1
+    parts = " parts" if shared else ""
+    assert kernel == f"squeeze_excitation_s8/{16 if aligned else 1}{parts}"
     expected = []
     for part in split(inner(x, offset, channels), [n * width for n in batch]):
         v = ops.stats_s8(part, in_zero, mean_multiplier)

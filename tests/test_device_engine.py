@@ -14,10 +14,12 @@ import pytest
 
 import earmark
 from earmark import _C, _device_emulated, cli, modelfile
+from earmark.lowering.ecapa import lower_ecapa
 from earmark.nn.config import EcapaConfig
 from earmark.plan import OUTPUT, SCORES, PlanBuilder, make_engine
 
 from .devices import MODULES, Array, DeviceCopy
+from .modelfiles import network_model
 from .networks import (
     SMALL,
     SMALL_RESNET,
@@ -55,8 +57,6 @@ def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any
 
 def plan_of(scheme: str, config: EcapaConfig = SMALL) -> PlanBuilder:
     """A random network of that scheme, calibrated on three recordings."""
-    from earmark.lowering.ecapa import lower_ecapa
-
     plan = lower_ecapa(config, random_state(config))
     recordings = [random_features(i, 60 + 40 * i, config.n_mels) for i in range(3)]
     if scheme == "fp32":
@@ -78,7 +78,9 @@ def batch(n_mels: int, lengths: tuple[int, ...]) -> list[Array]:
     return [random_features(10 + i, n, n_mels) for i, n in enumerate(lengths)]
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int8-full", "dynamic"])
+@pytest.mark.parametrize(
+    "scheme", ["int8", "int8-full", "dynamic", "int16", "w8a16", "w4a16", "w16a8"]
+)
 def test_integer_networks_have_the_cpu_s_bits(cuda: Any, scheme: str) -> None:
     """Every tensor of one recording, and the outputs of a ragged batch."""
     builder = plan_of(scheme)
@@ -90,7 +92,9 @@ def test_integer_networks_have_the_cpu_s_bits(cuda: Any, scheme: str) -> None:
     for name, values in expected.items():
         equal_bits(traced[name], values, name)
     for op in builder.ops:
-        assert kernels[op["name"]].split("/")[0] == op["op"]
+        # A layer of a vector is a convolution of one position.
+        kernel = "conv_s16" if op["op"] == "dense_s16" else op["op"]
+        assert kernels[op["name"]].split("/")[0] == kernel
     equal_bits(device.run(features), cpu.run(features), scheme)
     if scheme == "int8-full":
         quantized = cpu.run(features, quantized=True)
@@ -135,17 +139,30 @@ def test_float32_layers(cuda: Any, scheme: str) -> None:
     np.testing.assert_allclose(device.run(features), expected, atol=2e-5 * scale, rtol=0)
 
 
-@pytest.mark.parametrize("scheme", ["int8", "fp32"])
+def test_precisions_beside_each_other(cuda: Any) -> None:
+    """One layer after another in each of them."""
+    network = lower_ecapa(SMALL, random_state(SMALL))
+    recordings = [random_features(i, 60 + 40 * i, SMALL.n_mels) for i in range(3)]
+    mix = ["int8", "int16", "w8a16", "w16a8", "w4a16", "dynamic"]
+    order = {op["name"]: mix[i % len(mix)] for i, op in enumerate(network.ops)}
+    builder = mixed_plan(network, recordings, lambda name: order[name])
+    assert {"conv_s8", "conv_s16", "range_f32"} <= {op["op"] for op in builder.ops}
+    cpu, device = both(builder)
+    features = batch(SMALL.n_mels, (5, 33))
+    equal_bits(device.run(features), cpu.run(features), "embedding")
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16", "fp32"])
 def test_a_sound_network(cuda: Any, scheme: str) -> None:
     """Two dimensions, strides, pooling; recordings of other lengths behind each stride."""
     builder = resnet_plan(random_resnet(SMALL_RESNET))
-    if scheme == "int8":
+    if scheme != "fp32":
         recordings = [random_features(i, 40, SMALL_RESNET.n_mels) for i in range(2)]
-        builder = mixed_plan(builder, recordings, lambda name: "int8")
+        builder = mixed_plan(builder, recordings, lambda name: scheme)
     cpu, device = both(builder)
     features = batch(SMALL_RESNET.n_mels, (17, 30))
     expected = cpu.run(features)
-    if scheme == "int8":
+    if scheme != "fp32":
         equal_bits(device.run(features), expected, SCORES)
     else:
         scale = np.abs(expected).max()
@@ -258,17 +275,24 @@ def test_the_embedder(demo: earmark.Embedder) -> None:
         demo.embed_features(np.zeros((1, 80), np.float32))
 
 
-def test_arrays_on_the_device(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through both protocols, alone, as a list and as a batch; the result stays there if asked."""
+@pytest.fixture
+def small(cuda: Any, tmp_path: Path) -> earmark.Embedder:
     if cuda is not _device_emulated.cuda:
         pytest.skip("a GPU's arrays are torch's, see test_device_torch.py")
-    model = earmark.Embedder(DEMO, device="cuda:0")
-    features = np.stack(batch(80, (9, 9)))
-    expected = model.embed_features(features)
-    equal_bits(model.embed_features(DeviceCopy(features)), expected, "batch")
+    path = tmp_path / "small.earmark"
+    modelfile.write(network_model(), path)
+    return earmark.Embedder(path, device="cuda:0")
+
+
+def test_arrays_on_the_device(small: earmark.Embedder) -> None:
+    """Through both protocols, alone, as a list and as a batch; the result stays there if asked."""
+    size = small.embedding_size
+    features = np.stack(batch(SMALL.n_mels, (9, 9)))
+    expected = small.embed_features(features)
+    equal_bits(small.embed_features(DeviceCopy(features)), expected, "batch")
     items = [DeviceCopy(item) for item in features]
-    equal_bits(model.embed_features(items), expected, "list")
-    result = model.embed_features(DeviceCopy(features), out="device")
+    equal_bits(small.embed_features(items), expected, "list")
+    result = small.embed_features(DeviceCopy(features), out="device")
     assert result.shape == expected.shape
     assert result.dtype == np.float32
     equal_bits(result.numpy(), expected, "copied")
@@ -279,15 +303,14 @@ def test_arrays_on_the_device(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     del result
     equal_bits(kept, expected, "outlives its array")
     given = DeviceCopy(np.full_like(expected, 7))
-    assert model.embed_features(DeviceCopy(features), out=given) is given
+    assert small.embed_features(DeviceCopy(features), out=given) is given
     equal_bits(given.array, expected, "in an array of the caller's")
-    with pytest.raises(ValueError, match=r"out must be float32 of shape \(2, 192\)"):
-        model.embed_features(DeviceCopy(features), out=DeviceCopy(expected[:1]))
-    from_host = model.embed_features(features, out="device")
+    with pytest.raises(ValueError, match=rf"out must be float32 of shape \(2, {size}\)"):
+        small.embed_features(DeviceCopy(features), out=DeviceCopy(expected[:1]))
+    from_host = small.embed_features(features, out="device")
     equal_bits(from_host.numpy(), expected, "from the host")
-    rng = np.random.default_rng(1)
-    wave = (rng.normal(size=2400) / 20).astype(np.float32)
-    equal_bits(model.embed(DeviceCopy(wave)), model.embed(wave), "waveform")
+    wave = (np.random.default_rng(1).normal(size=2400) / 20).astype(np.float32)
+    equal_bits(small.embed(DeviceCopy(wave)), small.embed(wave), "waveform")
 
 
 @pytest.mark.parametrize(

@@ -445,7 +445,10 @@ def test_info_is_complete_and_json(model: Embedder, model_path: Path) -> None:
     for layer in info["layers"]:
         assert set(layer) == {
             "activation",
+            "bits_per_weight",
             "bytes",
+            "coding",
+            "decoded_bytes",
             "name",
             "op",
             "params",
@@ -453,7 +456,8 @@ def test_info_is_complete_and_json(model: Embedder, model_path: Path) -> None:
             "weight",
         }
         assert layer["precision"] == "int8"
-        assert layer["bytes"] > 0
+        assert layer["bytes"] == layer["decoded_bytes"] > 0
+        assert (layer["coding"], layer["bits_per_weight"]) == ("raw", 8.0)
         assert layer["params"] > 0
         for statistics in (layer["weight"], layer["activation"]):
             assert set(statistics) == {"max", "mean", "min", "std"}

@@ -26,13 +26,13 @@ from plans import (
     view,
     width_out,
 )
+from wide_layers import BITS, epilogue, geometries
 
 each_isa = pytest.mark.parametrize("isa", _C.available_isas())
 
 CHANNELS = st.sampled_from([1, 3, 16, 17, 31, 33, 64, 65, 130])
 FRAMES = st.sampled_from([1, 5, 6, 7, 12, 13, 97])
 SEEDS = st.integers(0, 2**32 - 1)
-BITS = st.sampled_from([(16, 16), (16, 8), (8, 16), (8, 8)])  # of inputs, of weights
 LARGEST = ops_s16.MAX_WEIGHT_S16
 
 
@@ -63,27 +63,6 @@ def quantized(b: PlanBuilder, rng: np.random.Generator, source: str, bits: int) 
     }
     b.op(f"quantize_s{bits}", f"{source}.quantize", arrays, **{"in": source}, out=copy)
     return copy
-
-
-def epilogue(rng: np.random.Generator, bits: tuple[int, int], channels: int, rows: int) -> Array:
-    """Constants that bring sums to about 1, or far from it."""
-    size = float(2.0 ** (2 - sum(bits))) * (1 if rng.random() < 0.8 else 2.0**30)
-    return np.stack([random_f32(rng, channels, scale=size), *random_f32(rng, rows - 1, channels)])
-
-
-@st.composite
-def geometries(draw: st.DrawFn) -> tuple[int, dict[str, Any]]:
-    """Width of the input and attributes of a convolution."""
-    width = draw(st.sampled_from([1, 1, 4]))
-    kernel = [draw(st.sampled_from([1, 3])), 1 if width == 1 else 3]
-    dilation = [draw(st.integers(1, 3)), 1]
-    return width, {
-        "kernel": kernel,
-        "stride": [draw(st.integers(1, 2)), 1 if width == 1 else draw(st.integers(1, 2))],
-        "dilation": dilation,
-        "padding": [dilation[0] * (kernel[0] // 2), kernel[1] // 2],
-        "pad_mode": draw(st.sampled_from(["zero", "reflect"])),
-    }
 
 
 @each_isa

@@ -28,7 +28,8 @@ TESTS = (
     "(test_ops and not whole_range) or test_plan or test_small_network or test_other_shapes "
     "or 3-int8 or 3-mixed or test_many_callers or test_mixed_precision or test_int8_bits "
     "or (test_frontend and not torch and not recordings) or (test_cuda and not many and not torch) "
-    "or (test_device_engine and (integer or parts or shapes or on_the_device or cpu_s_bits))"
+    "or (test_device_engine and (integer or parts or shapes or on_the_device or cpu_s_bits)) "
+    "or test_storage_streams"
 )
 
 EXTENSIONS = ("_C", "_cuda_emulated", "_device_emulated")
@@ -133,7 +134,9 @@ def test_no_sanitizer_reports_anything(package: Path) -> None:
             "cuda_emulation",
             "cuda_pooling",
             "cuda_res2",
+            "cuda_s16",
             "device_engine",
+            "storage_streams",
         )
     ]
     # -S: an editable install would put its own earmark first. -s: reports go to stderr itself.

@@ -14,7 +14,8 @@ import earmark
 from earmark import modelfile
 from earmark.errors import FormatError
 from earmark.modelfile import ModelFile
-from earmark.storage import decode_arrays, encode_arrays, encode_bits, encode_float16
+from earmark.storage import bits as bits_coding
+from earmark.storage import decode_arrays, encode_arrays, float16
 from modelfiles import network_model
 
 
@@ -23,7 +24,7 @@ from modelfiles import network_model
 def test_bits_round_trip(bits: int, shape: list[int], seed: int) -> None:
     half = 1 << (bits - 1)
     values = np.random.default_rng(seed).integers(-half, half, shape).astype(np.int8)
-    stored, coding = encode_bits(values, bits)
+    stored, coding = bits_coding.encode(values, bits)
     assert stored.dtype == np.uint8
     assert stored.size == -(-values.size // 8) * bits
     decoded = decode_arrays({"a": stored}, {"a": coding})["a"]
@@ -35,26 +36,26 @@ def test_bits_round_trip(bits: int, shape: list[int], seed: int) -> None:
 def test_many_values_round_trip(rows: int) -> None:
     """Decoded in parts of 32768 rows of eight."""
     values = np.random.default_rng(rows).integers(-4, 4, 8 * rows - 3).astype(np.int8)
-    stored, coding = encode_bits(values, 3)
+    stored, coding = bits_coding.encode(values, 3)
     np.testing.assert_array_equal(decode_arrays({"a": stored}, {"a": coding})["a"], values)
 
 
 def test_the_first_value_is_in_the_lowest_bits() -> None:
-    stored, _ = encode_bits(np.array([-4, 3, 0], np.int8), 3)
+    stored, _ = bits_coding.encode(np.array([-4, 3, 0], np.int8), 3)
     # 0, 7, 4, then five of the filling's 0: 0b100_111_000.
     np.testing.assert_array_equal(stored, [0b00111000, 0b1, 0])
 
 
 def test_values_that_do_not_fit_are_not_stored() -> None:
     with pytest.raises(ValueError, match="array 'w': values do not fit 4 bits"):
-        encode_arrays({"w": np.array([8], np.int8)}, {"w": lambda a: encode_bits(a, 4)})
+        encode_arrays({"w": np.array([8], np.int8)}, {"w": lambda a: bits_coding.encode(a, 4)})
     with pytest.raises(ValueError, match="70000 is too large for float16"):
-        encode_float16(np.array([1.0, -70000.0], np.float32))
+        float16.encode(np.array([1.0, -70000.0], np.float32))
 
 
 def test_float16_is_the_nearest() -> None:
     values = np.array([0.0, -1.0, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 2.0**-24, 65504], np.float32)
-    stored, coding = encode_float16(values)
+    stored, coding = float16.encode(values)
     decoded = decode_arrays({"a": stored}, {"a": coding})["a"]
     assert decoded.dtype == np.float32
     np.testing.assert_array_equal(decoded, [0.0, -1.0, 1.0, 1 + 2.0**-9, 2.0**-24, 65504])

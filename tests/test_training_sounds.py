@@ -283,7 +283,7 @@ def test_finetune_refuses_what_is_not_for_sounds(
 ) -> None:
     begin = write_checkpoint(network(), tmp_path / "begin.safetensors")
     run = str(tmp_path / "run")
-    for given, option in ((["--qat"], "qat"), (["--softmax", "pwl"], "softmax")):
+    for given, option in ((["--margin", "0.3"], "margin"), (["--softmax", "pwl"], "softmax")):
         assert main(["finetune", str(begin), str(folder), "-o", run, *given]) == 2
         assert f"--{option} is for ECAPA-TDNNs alone" in capsys.readouterr().err
     fewer = tmp_path / "fewer"

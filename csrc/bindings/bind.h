@@ -12,6 +12,7 @@ void bind_runtime(pybind11::module_& m);
 void bind_front_end(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
 void bind_softmax(pybind11::module_& m);
+void bind_storage(pybind11::module_& m);
 void bind_cuda(pybind11::module_& m);  // where the build has CUDA kernels
 
 // The array's samples, without a copy. Throws std::invalid_argument unless it is float32 of rank 1,

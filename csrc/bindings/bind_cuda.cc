@@ -9,8 +9,8 @@
 
 namespace py = pybind11;
 using namespace earmark;
+using earmark::cuda::Memory;
 using earmark::device::DeviceEngine;
-using earmark::device::Memory;
 
 namespace {
 
@@ -18,7 +18,7 @@ namespace {
 py::list devices() {
   int count = 0;
   try {
-    device::check(cudaGetDeviceCount(&count), "counting devices");
+    cuda::check(cudaGetDeviceCount(&count), "counting devices");
   } catch (const std::runtime_error&) {
     count = 0;
   }
@@ -195,7 +195,7 @@ void pwl_softmax(const std::vector<uintptr_t>& addresses, const std::string& dty
   EARMARK_CHECK(*std::min_element(sizes.begin(), sizes.end()) >= 0, "a size is below 0");
   const auto floats = [&](int i) { return reinterpret_cast<const float*>(addresses[i]); };
   const py::gil_scoped_release unlocked;
-  const earmark::device::DeviceGuard guard(ordinal);
+  const earmark::cuda::DeviceGuard guard(ordinal);
   const cudaStream_t stream = stream_of(number.value_or(0));
   cuda::Softmax call;
   call.function.kind = cuda::SoftmaxFunction::Kind::kPwl;
@@ -208,8 +208,8 @@ void pwl_softmax(const std::vector<uintptr_t>& addresses, const std::string& dty
   call.n = sizes[1];
   call.inner = sizes[2];
   cuda::Device device;
-  device::check(cuda::query_device(ordinal, &device), "asking for the device");
-  device::check(cuda::softmax(call, {&device, stream, nullptr}), "softmax");
+  cuda::check(cuda::query_device(ordinal, &device), "asking for the device");
+  cuda::check(cuda::softmax(call, {&device, stream, nullptr}), "softmax");
 }
 
 }  // namespace
@@ -220,6 +220,8 @@ void bind_cuda(py::module_& parent) {
         "CUDA devices: ordinal, name, capability (10 * major + minor), driver.");
   m.def("pwl_softmax", &pwl_softmax, py::arg("addresses"), py::arg("dtype"), py::arg("sizes"),
         py::arg("pieces"), py::arg("ordinal"), py::arg("stream"));
+  m.def("upload", &DeviceArray::of, py::arg("ordinal"), py::arg("array"),
+        "A copy of an array (rows, columns), float32 or int8, on a device.");
   py::class_<DeviceArray>(m, "Array", py::module_local(),
                           "Rows of outputs on a device; other libraries take it without a copy.")
       .def_property_readonly(

@@ -1,6 +1,5 @@
 #include "bindings/device_array.h"
 
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include "bindings/dlpack.h"
@@ -8,8 +7,8 @@
 
 namespace py = pybind11;
 using namespace earmark;
-using earmark::device::check;
-using earmark::device::DeviceGuard;
+using earmark::cuda::check;
+using earmark::cuda::DeviceGuard;
 
 namespace {
 
@@ -22,7 +21,7 @@ constexpr dlpack::DeviceType kDeviceType = dlpack::kCuda;
 struct OwnedTensor {
   dlpack::ManagedTensor managed;
   std::vector<int64_t> shape;
-  std::shared_ptr<earmark::device::DeviceBuffer> memory;
+  std::shared_ptr<earmark::cuda::DeviceBuffer> memory;
 };
 
 void delete_owned(dlpack::ManagedTensor* tensor) {
@@ -114,7 +113,7 @@ DeviceView view_of_interface(const py::object& array, int ordinal,
     if (!stream.has_value()) {
       check(cudaStreamSynchronize(stream_of(other)), "waiting for an array");
     } else if (other != *stream) {
-      earmark::device::Event ready;
+      earmark::cuda::Event ready;
       ready.record(stream_of(other));
       ready.hold_back(stream_of(*stream));
     }
@@ -142,13 +141,31 @@ DeviceArray::DeviceArray(int ordinal, int64_t rows, int64_t columns, DType dtype
     : ordinal_(ordinal), shape_{rows, columns}, dtype_(dtype) {
   const DeviceGuard guard(ordinal);
   // At least a byte, so that it has an address.
-  memory_ = std::make_shared<earmark::device::DeviceBuffer>(
+  memory_ = std::make_shared<earmark::cuda::DeviceBuffer>(
       std::max<size_t>(1, size_of(dtype) * rows * columns));
+}
+
+DeviceArray DeviceArray::of(int ordinal, const py::array& array) {
+  const bool is_f32 = py::isinstance<py::array_t<float>>(array);
+  const bool is_s8 = py::isinstance<py::array_t<int8_t>>(array);
+  EARMARK_CHECK((is_f32 || is_s8) && array.ndim() == 2 && (array.flags() & py::array::c_style) != 0,
+                "an array for the device must be of two axes, contiguous, float32 or int8");
+  DeviceArray copy(ordinal, array.shape(0), array.shape(1), is_f32 ? DType::kF32 : DType::kS8);
+  const void* from = array.data();
+  const auto bytes = static_cast<size_t>(array.nbytes());
+  {
+    const py::gil_scoped_release unlocked;
+    const DeviceGuard guard(ordinal);
+    check(cudaMemcpyAsync(copy.data(), from, bytes, cudaMemcpyHostToDevice, nullptr),
+          "copying to the device");
+    check(cudaStreamSynchronize(nullptr), "copying to the device");
+  }
+  return copy;
 }
 
 void DeviceArray::filled_on(cudaStream_t stream) {
   const DeviceGuard guard(ordinal_);
-  filled_ = std::make_shared<earmark::device::Event>();
+  filled_ = std::make_shared<earmark::cuda::Event>();
   filled_->record(stream);
 }
 

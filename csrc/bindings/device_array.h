@@ -2,13 +2,13 @@
 // `__cuda_array_interface__`.
 #pragma once
 
-#include <pybind11/pybind11.h>
+#include <pybind11/numpy.h>
 
 #include <memory>
 #include <optional>
 #include <vector>
 
-#include "engine/device/runtime.h"
+#include "cuda/runtime.h"
 #include "engine/plan.h"
 
 // Somebody else's array, held until the view goes.
@@ -33,6 +33,8 @@ std::optional<DeviceView> device_view(const pybind11::object& array, int ordinal
 class DeviceArray {
  public:
   DeviceArray(int ordinal, int64_t rows, int64_t columns, earmark::DType dtype);
+  // A copy of one of NumPy's.
+  static DeviceArray of(int ordinal, const pybind11::array& array);
 
   void* data() { return memory_->data(); }
   const std::vector<int64_t>& shape() const { return shape_; }
@@ -50,6 +52,6 @@ class DeviceArray {
   int ordinal_;
   std::vector<int64_t> shape_;
   earmark::DType dtype_;
-  std::shared_ptr<earmark::device::DeviceBuffer> memory_;
-  std::shared_ptr<earmark::device::Event> filled_;  // null: it is
+  std::shared_ptr<earmark::cuda::DeviceBuffer> memory_;
+  std::shared_ptr<earmark::cuda::Event> filled_;  // null: it is
 };

@@ -7,6 +7,7 @@ PYBIND11_MODULE(_C, m) {
   bind_front_end(m);
   bind_engine(m);
   bind_softmax(m);
+  bind_storage(m);
 #if defined(EARMARK_CUDA)
   bind_cuda(m);
 #endif

@@ -17,32 +17,29 @@ struct DepthBlock {
   bool first, last;
 };
 
+// Blocks of at most `limit` inputs: several whole taps, or a part of one.
 template <class Body>
-EARMARK_FN void for_each_depth_block(const ConvCallF32& call, const Body& body) {
-  const int depth = call.c_in_padded;
-  const int taps = depth < kBlockDepth ? kBlockDepth / depth : 1;
-  for (int tap = 0; tap < call.taps; tap += taps) {
-    const int tap_end = tap + taps < call.taps ? tap + taps : call.taps;
-    for (int begin = 0; begin < depth; begin += kBlockDepth) {
-      const int end = begin + kBlockDepth < depth ? begin + kBlockDepth : depth;
-      body(
-          {tap, tap_end, begin, end, tap == 0 && begin == 0, tap_end == call.taps && end == depth});
+EARMARK_FN void for_each_block(const DepthBlock& whole, int limit, const Body& body) {
+  const int depth = whole.end - whole.begin;
+  const int taps = depth < limit ? limit / depth : 1;
+  for (int tap = whole.tap_begin; tap < whole.tap_end; tap += taps) {
+    const int tap_end = tap + taps < whole.tap_end ? tap + taps : whole.tap_end;
+    for (int begin = whole.begin; begin < whole.end; begin += limit) {
+      const int end = begin + limit < whole.end ? begin + limit : whole.end;
+      body({tap, tap_end, begin, end, whole.first && tap == whole.tap_begin && begin == whole.begin,
+            whole.last && tap_end == whole.tap_end && end == whole.end});
     }
   }
 }
 
-// Between blocks the sums are in `out`.
+// Each block is summed by itself; between blocks the sums are in `out`.
 template <int kRows>
 EARMARK_FN void tile(const ConvCallF32& call, const DepthBlock& block, const float* const* rows,
                      const float* weights, int channel, const EpilogueF32& e, float* out,
                      ptrdiff_t out_stride) {
   EARMARK_VECTOR acc[kRows][2];
   unroll<2>(EARMARK_UNROLLED(j) {
-    const int c = channel + j.value * kLanes;
-    unroll<kRows>(EARMARK_UNROLLED(r) {
-      acc[r.value][j.value] = block.first ? EARMARK_V(set1_ps)(0.0f)
-                                          : load(out + r.value * out_stride + c, call.c_out - c);
-    });
+    unroll<kRows>(EARMARK_UNROLLED(r) { acc[r.value][j.value] = EARMARK_V(set1_ps)(0.0f); });
   });
   weights += (static_cast<ptrdiff_t>(block.tap_begin) * call.c_in_padded + block.begin) * kPanel;
   for (int tap = block.tap_begin; tap < block.tap_end; ++tap) {
@@ -57,6 +54,15 @@ EARMARK_FN void tile(const ConvCallF32& call, const DepthBlock& block, const flo
         acc[r.value][1] = EARMARK_V(fmadd_ps)(x, w1, acc[r.value][1]);
       });
     }
+  }
+  if (!block.first) {
+    unroll<2>(EARMARK_UNROLLED(j) {
+      const int c = channel + j.value * kLanes;
+      unroll<kRows>(EARMARK_UNROLLED(r) {
+        const EARMARK_VECTOR before = load(out + r.value * out_stride + c, call.c_out - c);
+        acc[r.value][j.value] = EARMARK_V(add_ps)(acc[r.value][j.value], before);
+      });
+    });
   }
   if (!block.last) {
     unroll<2>(EARMARK_UNROLLED(j) {
@@ -87,14 +93,18 @@ EARMARK_FN void tile(const ConvCallF32& call, const DepthBlock& block, const flo
 
 void conv_f32(const ConvCallF32& call, const EpilogueF32& e, float* out, ptrdiff_t out_stride) {
   last_kernel = "conv_f32/" EARMARK_ISA_NAME;
-  for_each_depth_block(
-      call, [&](const DepthBlock& block) __attribute__((always_inline)) {
+  const DepthBlock whole = {0, call.taps, 0, call.c_in_padded, true, true};
+  for_each_block(
+      whole, kBlockDepth, [&](const DepthBlock& cached) __attribute__((always_inline)) {
         for (int p = call.panel_begin; p < call.panel_end; ++p) {
           const float* weights =
               call.weights + static_cast<ptrdiff_t>(p) * call.taps * call.c_in_padded * kPanel;
           const auto run = [&](auto n, int r) __attribute__((always_inline)) {
-            tile<n.value>(call, block, call.rows + static_cast<ptrdiff_t>(r) * call.taps, weights,
-                          p * kPanel, e, out + r * out_stride, out_stride);
+            for_each_block(
+                cached, kSumDepth, [&](const DepthBlock& block) __attribute__((always_inline)) {
+                  tile<n.value>(call, block, call.rows + static_cast<ptrdiff_t>(r) * call.taps,
+                                weights, p * kPanel, e, out + r * out_stride, out_stride);
+                });
           };
           int r = 0;
           for (; r + kTileRows <= call.n_rows; r += kTileRows) run(Index<kTileRows>{}, r);

@@ -13,13 +13,24 @@ template <class T, class W, class Sum>
 EARMARK_FN void multiply(const ConvCall<T, W>& call, int row, int panel, Sum (&sums)[kPanel]) {
   const W* weights =
       call.weights + static_cast<ptrdiff_t>(panel) * call.taps * call.c_in_padded * kPanel;
+  Sum part[kPanel] = {};
+  int summed = 0;
+  const auto flush = [&] {
+    for (int c = 0; c < kPanel; ++c) {
+      sums[c] += part[c];
+      part[c] = 0;
+    }
+    summed = 0;
+  };
   for (int tap = 0; tap < call.taps; ++tap) {
     const T* in = call.rows[static_cast<ptrdiff_t>(row) * call.taps + tap];
     for (int k = 0; k < call.c_in_padded; ++k, weights += kPanel) {
       const Sum x = in[k];
-      for (int c = 0; c < kPanel; ++c) sums[c] += x * static_cast<Sum>(weights[c]);
+      for (int c = 0; c < kPanel; ++c) part[c] += x * static_cast<Sum>(weights[c]);
+      if (++summed == kSumDepth) flush();
     }
   }
+  flush();
 }
 
 EARMARK_FN int channels_of(int panel, int c_out) {

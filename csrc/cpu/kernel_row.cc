@@ -20,7 +20,9 @@ namespace {
 #include "cpu/frame_kernels.inl"
 // Behind it, for EARMARK_RAN.
 #include "cpu/fbank.inl"
+#include "cpu/levels.inl"
 #include "cpu/peak.inl"
+#include "cpu/rans.inl"
 #include "cpu/softmax.inl"
 }  // namespace
 
@@ -66,6 +68,8 @@ const Kernels EARMARK_ISA_ROW = {
     .fbank_f32 = EARMARK_ISA::fbank_f32,
     .center_f32 = EARMARK_ISA::center_f32,
     .scale_f32 = EARMARK_ISA::scale_f32,
+    .decode_rans = EARMARK_ISA::decode_rans,
+    .restore_levels = EARMARK_ISA::restore_levels,
 };
 
 }  // namespace earmark

@@ -12,6 +12,7 @@
 #include "core/epilogue_s8.h"
 #include "core/fbank.h"
 #include "core/quant.h"
+#include "core/rans.h"
 #include "core/softmax.h"
 #include "cpu/cpu_features.h"
 #include "cpu/tiles.h"
@@ -52,6 +53,10 @@ struct ConvCall {
   int pairings;
   void* scratch;  // (n_rows up to whole tiles) * Packing::scratch_bytes, 64-byte aligned
 };
+
+// So many float products are summed one after another, then added to the sum of those before: the
+// error of a long sum grows with its length.
+inline constexpr int kSumDepth = 128;
 
 using ConvCallS8 = ConvCall<uint8_t, int8_t>;
 using ConvCallF32 = ConvCall<float, float>;
@@ -202,6 +207,19 @@ struct Kernels {
   // x = (max(x, floor) + offset) * scale; in place.
   void (*scale_f32)(float* x, ptrdiff_t x_stride, int n_rows, int channels, float floor,
                     float offset, float scale);
+
+  // The matrix whose code is [begin, end) of a stream; false where it is not one.
+  bool (*decode_rans)(const RansTables&, const RansMatrix&, const uint8_t* begin,
+                      const uint8_t* end, uint8_t* out);
+
+  // out = (u - zero) * step[r] within [-127, 127], rounded half to even.
+  struct Levels {
+    int64_t rows, columns;
+    const float* step;
+    int zero;
+    bool is_signed;  // u is int8, else uint8
+  };
+  void (*restore_levels)(const Levels&, const uint8_t* u, int8_t* out);
 };
 
 // Null where the ISA is not built; `kernels` throws then.

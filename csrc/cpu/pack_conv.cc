@@ -1,12 +1,15 @@
 #include "cpu/pack_conv.h"
 
-#include <cstdlib>
+#include <algorithm>
+#include <cstring>
 
 namespace earmark {
 namespace {
 
 // Taps of fewer inputs are gathered.
 constexpr int kFewInputs = 8;
+// Inputs whose sums int32 holds.
+constexpr int kExact = 1 << 15;
 
 int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -30,22 +33,53 @@ Packed describe(Isa isa, const Packing& packing, const ConvShape& shape) {
   return packed;
 }
 
+// One tap of the channels [0, channels) of a panel: groups of kDepth inputs, each of all channels.
+// A block of groups stays in the L1 cache from channel to channel.
+template <int kDepth, class W>
+void interleave(const W* weight, size_t row, int c_in, int channels, int panel, W* to) {
+  constexpr int kBlock = 64 * kDepth;
+  for (int begin = 0; begin < c_in; begin += kBlock) {
+    const int end = std::min(begin + kBlock, c_in);
+    for (int o = 0; o < channels; ++o) {
+      const W* in = weight + o * row;
+      W* out = to + static_cast<ptrdiff_t>(begin) * panel + o * kDepth;
+      int i = begin;
+      for (; i + kDepth <= end; i += kDepth, out += panel * kDepth) {
+        std::memcpy(out, in + i, kDepth * sizeof(W));
+      }
+      std::copy(in + i, in + end, out);
+    }
+  }
+}
+
 template <class Packed, class W>
 Packed pack(Isa isa, const Packing& packing, const ConvShape& shape, const W* weight) {
   auto packed = describe<Packed>(isa, packing, shape);
   const ConvShape& seen = packed.seen;
-  const size_t depth_total = static_cast<size_t>(seen.taps()) * packed.c_in_padded;
-  packed.weights =
-      WeightBuffer<W>(static_cast<size_t>(packed.panels) * packing.panel * depth_total);
-  for (int o = 0; o < shape.c_out; ++o) {
-    W* panel = packed.weights.data() + (o / packing.panel) * packing.panel * depth_total;
-    for (int tap = 0; tap < seen.taps(); ++tap) {
-      const W* in = weight + (static_cast<size_t>(o) * seen.taps() + tap) * seen.c_in;
-      for (int i = 0; i < seen.c_in; ++i) {
-        const size_t k = static_cast<size_t>(tap) * packed.c_in_padded + i;
-        const size_t group = k / packing.depth;
-        panel[(group * packing.panel + o % packing.panel) * packing.depth + k % packing.depth] =
-            in[i];
+  const int panel = packing.panel;
+  const size_t tap_size = static_cast<size_t>(panel) * packed.c_in_padded;
+  const size_t row = static_cast<size_t>(seen.taps()) * seen.c_in;
+  packed.weights = WeightBuffer<W>(packed.panels * seen.taps() * tap_size);
+  W* to = packed.weights.data();
+  for (int o = 0; o < shape.c_out; o += panel) {
+    const int channels = std::min(panel, shape.c_out - o);
+    for (int tap = 0; tap < seen.taps(); ++tap, to += tap_size) {
+      const W* in = weight + o * row + static_cast<size_t>(tap) * seen.c_in;
+      const auto with = [&](auto depth) {
+        interleave<depth.value>(in, row, seen.c_in, channels, panel, to);
+      };
+      switch (packing.depth) {
+        case 1:
+          with(std::integral_constant<int, 1>());
+          break;
+        case 2:
+          with(std::integral_constant<int, 2>());
+          break;
+        case 4:
+          with(std::integral_constant<int, 4>());
+          break;
+        default:
+          EARMARK_CHECK(false, "groups of ", packing.depth, " inputs");
       }
     }
   }
@@ -72,14 +106,22 @@ PackedConvS8 pack_s8(Isa isa, const ConvShape& shape, const int8_t* weight) {
 AlignedBuffer<int32_t> initial_sums(const ConvShape& shape, const int8_t* weight,
                                     const int8_t* input_zero) {
   AlignedBuffer<int32_t> sums(round_up(shape.c_out, kMaxPanel));
-  const size_t depth = static_cast<size_t>(shape.taps()) * shape.c_in;
   for (int o = 0; o < shape.c_out; ++o) {
     int64_t magnitude = 0;
     int64_t initial = 0;
-    for (size_t k = 0; k < depth; ++k) {
-      const int64_t w = weight[o * depth + k];
-      magnitude += std::abs(w);
-      initial -= w * (input_zero[k % shape.c_in] + 128);
+    for (int tap = 0; tap < shape.taps(); ++tap, weight += shape.c_in) {
+      for (int begin = 0; begin < shape.c_in; begin += kExact) {
+        // In int32, which vectorises: 2^15 products of 128 and 255 fit.
+        const int end = std::min(begin + kExact, shape.c_in);
+        int32_t part_magnitude = 0, part = 0;
+        for (int i = begin; i < end; ++i) {
+          const int32_t w = weight[i];
+          part_magnitude += w < 0 ? -w : w;
+          part += w * (input_zero[i] + 128);
+        }
+        magnitude += part_magnitude;
+        initial -= part;
+      }
     }
     EARMARK_CHECK(255 * magnitude < kMaxAccumulator, "output channel ", o,
                   ": 255 * sum|w| = ", 255 * magnitude, " could overflow the int32 accumulator");

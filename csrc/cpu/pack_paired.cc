@@ -1,7 +1,7 @@
 #include "cpu/pack_paired.h"
 
 #include <algorithm>
-#include <bit>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -38,36 +38,63 @@ using Vector = PairedVector;
 // Eight bytes, one for each channel of a vector; no operation here carries from one to the next.
 using Bytes = uint64_t;
 static_assert(sizeof(Bytes) == kLanes);
+// Two of them: GCC keeps to one at a time by itself.
+using Wide = Bytes __attribute__((vector_size(2 * sizeof(Bytes)), may_alias));
+using EachByte = uint8_t __attribute__((vector_size(sizeof(Wide)), may_alias));
 constexpr Bytes kOnes = 0x0101010101010101;
 constexpr Bytes kTops = 0x80 * kOnes;
+
+// From the four inputs of each channel, channel by channel, to the eight channels of each input.
+void transpose(Bytes (&words)[4]) {
+  const auto swap = [](Bytes& low, Bytes& high, int shift, Bytes mask) {
+    const Bytes different = (low >> shift ^ high) & mask;
+    high ^= different;
+    low ^= different << shift;
+  };
+  for (Bytes& word : words) {  // of two channels: their first inputs, their second ones, ...
+    Bytes different = (word ^ word >> 16) & 0xFFFF0000;
+    word ^= different ^ different << 16;
+    different = (word ^ word >> 8) & 0x0000FF000000FF00;
+    word ^= different ^ different << 8;
+  }
+  swap(words[0], words[2], 32, 0x00000000FFFFFFFF);
+  swap(words[1], words[3], 32, 0x00000000FFFFFFFF);
+  swap(words[0], words[1], 16, 0x0000FFFF0000FFFF);
+  swap(words[2], words[3], 16, 0x0000FFFF0000FFFF);
+}
 
 // What the weights of a group add up to in one pairing: of each pair the positive and the negative
 // sum, at most 127. Where one is 128, what is matched with it must be 0, as with 127.
 struct PairSums {
-  Bytes sums[kVectors][2][2];  // [vector][negative][pair]
+  alignas(Wide) Bytes sums[kVectors][2][2];  // [vector][negative][pair]
   bool is_split[kVectors] = {};
   int splits = 0;
 
-  // Whether no sum together with the other's exceeds the bound. Without branches, which nobody
-  // could predict.
+  // Whether no sum together with the other's exceeds the bound.
   bool fit(const PairSums& other) const {
-    const Bytes* a = sums[0][0];
-    const Bytes* b = other.sums[0][0];
-    Bytes over = 0;
-    for (size_t i = 0; i < sizeof sums / sizeof(Bytes); ++i) over |= a[i] + b[i];
-    return (over & kTops) == 0;
+    const auto* a = reinterpret_cast<const Wide*>(sums);
+    const auto* b = reinterpret_cast<const Wide*>(other.sums);
+    Wide over = {};
+    for (size_t i = 0; i < sizeof sums / sizeof(Wide); ++i) over |= a[i] + b[i];
+    return ((over[0] | over[1]) & kTops) == 0;
+  }
+
+  void keep_least(const PairSums& other) {
+    auto* a = reinterpret_cast<EachByte*>(sums);
+    const auto* b = reinterpret_cast<const EachByte*>(other.sums);
+    for (size_t i = 0; i < sizeof sums / sizeof(EachByte); ++i) a[i] = a[i] < b[i] ? a[i] : b[i];
   }
 
   // How many sums are large; a match fails by these.
   int difficulty() const {
-    int total = 0;
-    const Bytes* words = sums[0][0];
-    for (size_t i = 0; i < sizeof sums / sizeof(Bytes); ++i) {
+    const auto* words = reinterpret_cast<const Wide*>(sums);
+    Wide counts = {};
+    for (size_t i = 0; i < sizeof sums / sizeof(Wide); ++i) {
       for (const int large : {48, 80, 104}) {
-        total += (((words[i] + (128 - large) * kOnes) & kTops) >> 7) * kOnes >> 56;
+        counts += ((words[i] + (128 - large) * kOnes) & kTops) >> 7;
       }
     }
-    return total;
+    return static_cast<int>((counts[0] + counts[1]) * kOnes >> 56);
   }
 };
 
@@ -107,22 +134,23 @@ struct Group {
   Vector weights[kVectors];
   int pairings[3];
   PairSums sums[3];
+  PairSums least;  // no pairing has less
   int difficulty;
 };
 
 void find_pairings(Group& group, int pairings) {
   Magnitudes magnitudes;
   for (int j = 0; j < kVectors; ++j) {
-    uint8_t bytes[2][4][kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      for (int i = 0; i < 4; ++i) {
-        const int w = group.weights[j].weight[lane][i];
-        bytes[0][i][lane] = static_cast<uint8_t>(std::max(w, 0));
-        bytes[1][i][lane] = static_cast<uint8_t>(std::max(-w, 0));
-      }
+    Bytes inputs[4];
+    static_assert(sizeof inputs == sizeof group.weights[j]);
+    std::memcpy(inputs, &group.weights[j], sizeof inputs);
+    transpose(inputs);
+    for (int i = 0; i < 4; ++i) {
+      const Bytes negative = (inputs[i] >> 7 & kOnes) * 255;
+      magnitudes[0][j][i] = inputs[i] & ~negative;
+      // None carries: what is added to is at most 127.
+      magnitudes[1][j][i] = ((inputs[i] ^ negative) & negative) + (negative & kOnes);
     }
-    std::memcpy(magnitudes[0][j], bytes[0], sizeof bytes[0]);
-    std::memcpy(magnitudes[1][j], bytes[1], sizeof bytes[1]);
   }
   int best = 0;
   for (int i = 0; i < 3; ++i) {
@@ -139,31 +167,42 @@ void find_pairings(Group& group, int pairings) {
     }
     group.difficulty = std::min(group.difficulty, group.sums[i].difficulty());
   }
+  group.least = group.sums[0];
+  for (int i = 1; i < 3; ++i) group.least.keep_least(group.sums[i]);
 }
 
 // Pairings in which two groups can be added in int16, indices of both; first is -1 if there are
 // none.
 std::pair<int, int> match(const Group& a, const Group& b) {
-  unsigned fitting = 0;
+  if (!a.least.fit(b.least)) return {-1, -1};
   for (int i = 0; i < 3; ++i) {
     for (int k = 0; k < 3; ++k) {
-      fitting |= static_cast<unsigned>(a.sums[i].fit(b.sums[k])) << (3 * i + k);
+      if (a.sums[i].fit(b.sums[k])) return {i, k};
     }
   }
-  if (fitting == 0) return {-1, -1};
-  const int first = std::countr_zero(fitting);
-  return {first / 3, first % 3};
+  return {-1, -1};
+}
+
+// The weights with the inputs as a pairing has them.
+Vector in_order(const Vector& weights, int pairing) {
+  if (pairing == 0) return weights;
+  uint32_t words[kLanes];  // of a channel each; the first input is the lowest byte
+  std::memcpy(words, &weights, sizeof words);
+  for (uint32_t& word : words) {
+    const uint32_t first = word & 0xFF;
+    word = pairing == 1
+               ? first | (word << 8 & 0xFF0000) | (word >> 8 & 0xFF00) | (word & 0xFF000000)
+               : first | (word >> 16 & 0xFF00) | (word << 8 & 0xFFFF0000);
+  }
+  Vector ordered;
+  std::memcpy(&ordered, words, sizeof words);
+  return ordered;
 }
 
 // Vectors and the offsets of their groups, in a kernel's order.
 struct Stream {
   std::vector<Vector> vectors;
   std::vector<int32_t> offsets;
-
-  void append(const Stream& other) {
-    vectors.insert(vectors.end(), other.vectors.begin(), other.vectors.end());
-    offsets.insert(offsets.end(), other.offsets.begin(), other.offsets.end());
-  }
 };
 
 // The streams of a block.
@@ -171,23 +210,29 @@ struct BlockStreams {
   int pairings = 0;  // that the kernel copies
   Stream doubles, singles, extra[kVectors];
 
+  std::array<const Stream*, 2 + kVectors> all() const {
+    return {&doubles, &singles, &extra[0], &extra[1]};
+  }
+
   void add(Stream& to, const Group& group, int choice) {
     const int pairing = group.pairings[choice];
     const int offset = kPairedLine * (pairings * group.number + pairing);
     to.offsets.push_back(offset);
     for (int j = 0; j < kVectors; ++j) {
+      const Vector whole = in_order(group.weights[j], pairing);
+      if (!group.sums[choice].is_split[j]) {
+        to.vectors.push_back(whole);
+        continue;
+      }
       Vector part, rest;
-      const bool is_split = group.sums[choice].is_split[j];
       for (int lane = 0; lane < kLanes; ++lane) {
         for (int i = 0; i < 4; ++i) {
-          const int w = group.weights[j].weight[lane][kPairings[pairing][i]];
-          const int kept = is_split ? w / 2 : w;
-          part.weight[lane][i] = static_cast<int8_t>(kept);
-          rest.weight[lane][i] = static_cast<int8_t>(w - kept);
+          const int8_t kept = static_cast<int8_t>(whole.weight[lane][i] / 2);
+          part.weight[lane][i] = kept;
+          rest.weight[lane][i] = static_cast<int8_t>(whole.weight[lane][i] - kept);
         }
       }
       to.vectors.push_back(part);
-      if (!is_split) continue;
       extra[j].vectors.push_back(rest);
       extra[j].offsets.push_back(offset);
     }
@@ -195,12 +240,15 @@ struct BlockStreams {
 };
 
 BlockStreams match_groups(const std::vector<Group>& groups, int pairings) {
-  std::vector<const Group*> left;
-  for (const Group& group : groups) left.push_back(&group);
-  std::stable_sort(left.begin(), left.end(),
-                   [](const Group* a, const Group* b) { return a->difficulty > b->difficulty; });
+  std::vector<const Group*> left(groups.size());
+  std::transform(groups.begin(), groups.end(), left.begin(), [](const Group& g) { return &g; });
+  std::sort(left.begin(), left.end(), [](const Group* a, const Group* b) {
+    return std::pair(-a->difficulty, a) < std::pair(-b->difficulty, b);
+  });
   BlockStreams block;
   block.pairings = pairings;
+  block.doubles.vectors.reserve(groups.size() * kVectors);
+  block.doubles.offsets.reserve(groups.size());
   while (!left.empty()) {
     const Group* group = left.front();
     left.erase(left.begin());
@@ -232,10 +280,12 @@ std::vector<Group> read_groups(const ConvShape& shape, int groups_a_tap, const i
     group.number = number;
     const int tap = number / groups_a_tap;
     const int i = 4 * (number % groups_a_tap);
+    const size_t size = std::min(4, shape.c_in - i);
     for (int o = begin; o < end; ++o) {
       const size_t row = static_cast<size_t>(o) * shape.taps() + tap;
-      std::copy_n(weight + row * shape.c_in + i, std::min(4, shape.c_in - i),
-                  group.weights[(o - begin) / kLanes].weight[o % kLanes]);
+      const int8_t* from = weight + row * shape.c_in + i;
+      int8_t* to = group.weights[(o - begin) / kLanes].weight[o % kLanes];
+      size == 4 ? std::memcpy(to, from, 4) : std::memcpy(to, from, size);
     }
     find_pairings(group, pairings);
   }
@@ -250,6 +300,14 @@ PairedBlock count(const BlockStreams& streams) {
     block.extra[j] = static_cast<int>(streams.extra[j].offsets.size());
   }
   return block;
+}
+
+int groups_of(const PairedBlock& block) {
+  return 2 * block.doubles + block.singles + block.extra[0] + block.extra[1];
+}
+
+int vectors_of(const PairedBlock& block) {
+  return kVectors * (2 * block.doubles + block.singles) + block.extra[0] + block.extra[1];
 }
 
 int64_t cost_of(const PairedBlock& block) {
@@ -277,35 +335,35 @@ PairedWeights pack_paired(const ConvShape& shape, int c_in_padded, const int8_t*
   if (cost_of(count(streams_of(0, 0))) > kCostNatural * kCostDouble / 2 * block_begin(1)) {
     packed.pairings = 3;
   }
-  Stream all;
-  // Space for a fifth more, beyond which the result is rarely used.
-  all.vectors.reserve(static_cast<size_t>(groups_a_panel) * panels * kVectors * 6 / 5);
-  all.offsets.reserve(static_cast<size_t>(groups_a_panel) * panels * 7 / 5);
+  packed.offsets.reserve(static_cast<size_t>(groups_a_panel) * panels * 7 / 5);
   for (int panel = 0; panel < panels; ++panel) {
+    std::vector<Vector> vectors;
+    const size_t first = packed.blocks.size();
     for (int b = 0; b < packed.blocks_a_panel; ++b) {
       const BlockStreams streams = streams_of(panel, b);
       packed.blocks.push_back(count(streams));
       packed.cost += cost_of(packed.blocks.back());
-      all.append(streams.doubles);
-      all.append(streams.singles);
-      for (const Stream& extra : streams.extra) all.append(extra);
+      for (const Stream* stream : streams.all()) {
+        vectors.insert(vectors.end(), stream->vectors.begin(), stream->vectors.end());
+        packed.offsets.insert(packed.offsets.end(), stream->offsets.begin(), stream->offsets.end());
+      }
+    }
+    packed.panels.emplace_back(vectors.size());
+    std::copy(vectors.begin(), vectors.end(), packed.panels.back().data());
+    const Vector* weights = packed.panels.back().data();
+    for (size_t i = first; i < packed.blocks.size(); ++i) {
+      packed.blocks[i].weights = weights->weight[0];
+      weights += vectors_of(packed.blocks[i]);
     }
   }
-  packed.vectors = WeightBuffer<Vector>(all.vectors.size());
-  std::copy(all.vectors.begin(), all.vectors.end(), packed.vectors.data());
-  packed.offsets = std::move(all.offsets);
   packed.offsets.resize(packed.offsets.size() + kOffsetSlack);
-  packed.blocks.emplace_back();
-  const Vector* vectors = packed.vectors.data();
   const int32_t* offsets = packed.offsets.data();
   for (PairedBlock& block : packed.blocks) {
-    block.weights = vectors->weight[0];
     block.offsets = offsets;
-    const int groups = 2 * block.doubles + block.singles;
-    const int extra = block.extra[0] + block.extra[1];
-    vectors += groups * kVectors + extra;
-    offsets += groups + extra;
+    offsets += groups_of(block);
   }
+  // What is prefetched behind the last.
+  packed.blocks.push_back(packed.blocks.back());
   return packed;
 }
 

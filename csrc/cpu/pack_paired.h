@@ -28,9 +28,9 @@ struct alignas(32) PairedVector {
 };
 
 struct PairedWeights {
-  WeightBuffer<PairedVector> vectors;
+  std::vector<WeightBuffer<PairedVector>> panels;
   std::vector<int32_t> offsets;
-  std::vector<PairedBlock> blocks;  // point into the two; the last is their end
+  std::vector<PairedBlock> blocks;  // point into the two; one more ends them
   int blocks_a_panel = 0;
   int pairings = 3;  // that weights read of each group: all three, or 1, the inputs' own order
   // Vector instructions that a row takes for all of it, and the measured equal of them if the

@@ -35,15 +35,20 @@ std::shared_ptr<std::byte> take_weight_memory(size_t bytes) {
   static std::weak_ptr<std::byte> current;
   static size_t used = 0;
   const size_t size = round_up(bytes + kReadSlack, kAlign);
-  const std::lock_guard<std::mutex> lock(mutex);
-  std::shared_ptr<std::byte> block = current.lock();
-  if (!block || used + size > kBlock) {
-    block = make_block(std::max(size, kBlock));
-    current = block;
-    used = 0;
+  std::shared_ptr<std::byte> block;
+  std::byte* piece = nullptr;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    block = current.lock();
+    if (!block || used + size > kBlock) {
+      block = make_block(std::max(size, kBlock));
+      current = block;
+      used = 0;
+    }
+    piece = block.get() + used;
+    used += size;
   }
-  std::byte* piece = block.get() + used;
-  used += size;
+  // Which takes as long as the system needs to find the pages.
   std::memset(piece, 0, size);
   return {std::move(block), piece};
 }

@@ -140,7 +140,7 @@ class Pooling {
   float maximum_ = 0.0f;
 };
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     attentive_pool_f32_kernel(const AttentivePoolF32 call, int tiles) {
   const int recording = static_cast<int>(blockIdx.x) / tiles;
   const int channel = static_cast<int>(blockIdx.x) % tiles * kChannels;

@@ -30,6 +30,34 @@ __device__ __forceinline__ ConvRow conv_row(const ConvShape& shape, const Ragged
       (static_cast<int>(position) - row * out_width) * shape.width.stride - shape.width.padding};
 }
 
+// The rows of a tile. All threads fill them; a barrier has to follow.
+template <class Tile>
+struct ConvRows {
+  ConvRow row[Tile::kRows];
+  int recording[Tile::kRows];
+
+  __device__ __forceinline__ void fill(const ConvShape& shape, const Ragged& in, int in_width,
+                                       const Ragged& out, int out_width, int64_t first_row) {
+    for (int i = threadIdx.x; i < Tile::kRows; i += Tile::kThreads) {
+      row[i] = conv_row(shape, in, in_width, out, out_width, first_row + i, &recording[i]);
+    }
+  }
+};
+
+// What rows are put together from: frames of bytes, and what zero padding reads of them.
+struct ConvSource {
+  const ConvShape& shape;
+  Frames<const int8_t> in;
+  const int8_t* input_zero;
+  Vectors<const float> found;  // in place of input_zero, or null
+
+  // Whether chunks can be copied as they are.
+  bool whole_chunks() const {
+    return reinterpret_cast<uintptr_t>(in.data) % kChunk == 0 && in.stride % kChunk == 0 &&
+           (shape.c_in % kChunk == 0 || shape.taps() == 1);
+  }
+};
+
 // Position of a byte of a row: tap and channel.
 struct TapChannel {
   int time = 0, width = 0, channel = 0;
@@ -66,62 +94,84 @@ __device__ __forceinline__ int source_position(const ConvShape& shape, const Con
 template <class Tile, bool kWhole>
 class ConvRowLoader {
  public:
-  __device__ __forceinline__ ConvRowLoader(const ConvS8& call, const ConvRow* rows,
-                                           const int* recordings, int first_step)
-      : call_(call), rows_(rows), recordings_(recordings) {
-    skip(first_step * kDepth + static_cast<int>(threadIdx.x) % kChunks * kChunk);
+  __device__ __forceinline__ ConvRowLoader(const ConvSource& source, const ConvRows<Tile>& rows,
+                                           int first_step)
+      : source_(source), rows_(rows) {
+    next_.advance(source.shape, first_step * Tile::kStep + chunk() * kChunk);
+    if constexpr (kWhole) find_positions();
   }
 
   // Steps come in order.
   __device__ __forceinline__ void load(int8_t* to) {
-    const int chunk = static_cast<int>(threadIdx.x) % kChunks;
 #pragma unroll
-    for (int i = 0; i < Tile::kRows * kChunks / Tile::kThreads; ++i) {
-      const int row = (i * Tile::kThreads + static_cast<int>(threadIdx.x)) / kChunks;
-      int8_t* place = to + swizzled(row, chunk);
+    for (int i = 0; i < kEach; ++i) {
+      int8_t* place = to + Tile::place(row(i), chunk());
       if constexpr (kWhole) {
-        load_whole(place, row);
+        load_whole(place, i);
       } else {
-        load_bytes(place, row);
+        load_bytes(place, row(i));
       }
     }
-    skip(kDepth);
+    if (!is_tap()) return;
+    const TapChannel before = next_;
+    next_.advance(source_.shape, Tile::kStep);
+    if constexpr (kWhole) {
+      if (next_.time != before.time || next_.width != before.width) find_positions();
+    }
   }
 
  private:
-  // Behind the last tap there is nothing; its weights are 0.
-  __device__ __forceinline__ void skip(int by) {
-    if (next_.time < call_.shape.time.kernel) next_.advance(call_.shape, by);
+  static constexpr int kChunks = Tile::kStep / kChunk;
+  static constexpr int kEach = Tile::kRows * kChunks / Tile::kThreads;  // chunks of a thread
+  static constexpr int kPadding = -1, kNothing = -2;
+
+  static __device__ __forceinline__ int chunk() { return static_cast<int>(threadIdx.x) % kChunks; }
+  static __device__ __forceinline__ int row(int i) {
+    return (i * Tile::kThreads + static_cast<int>(threadIdx.x)) / kChunks;
   }
 
-  __device__ __forceinline__ void load_whole(int8_t* place, int row) {
-    const ConvRow& r = rows_[row];
-    if (r.length == 0 || next_.time >= call_.shape.time.kernel) {
-      copy_async_16(place, call_.in.data, 0);
+  // Behind the last tap there is nothing; its weights are 0.
+  __device__ __forceinline__ bool is_tap() const { return next_.time < source_.shape.time.kernel; }
+
+  // Where this tap of the thread's rows is read.
+  __device__ __forceinline__ void find_positions() {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const ConvRow& r = rows_.row[row(i)];
+      positions_[i] = r.length == 0 || !is_tap()
+                          ? kNothing
+                          : source_position(source_.shape, r, source_.in.width, next_);
+    }
+  }
+
+  __device__ __forceinline__ void load_whole(int8_t* place, int i) {
+    const int position = positions_[i];
+    if (position == kPadding) {
+      pad(place, row(i));
       return;
     }
-    const int position = source_position(call_.shape, r, call_.in.width, next_);
-    if (position < 0) {
-      pad(place, row);
-      return;
+    const int8_t* from = source_.in.data;
+    int count = 0;
+    if (position != kNothing) {
+      from += position * source_.in.stride + next_.channel;
+      const int rest = source_.shape.c_in - next_.channel;
+      count = rest < kChunk ? rest : kChunk;
     }
-    const int rest = call_.shape.c_in - next_.channel;
-    copy_async_16(place, call_.in.data + position * call_.in.stride + next_.channel,
-                  rest < kChunk ? rest : kChunk);
+    copy_async_16(place, from, count);
   }
 
   __device__ __forceinline__ void load_bytes(int8_t* place, int row) {
-    const ConvRow& r = rows_[row];
+    const ConvRow& r = rows_.row[row];
     alignas(16) int8_t bytes[kChunk];
     TapChannel at = next_;
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
       bytes[i] = 0;
-      if (r.length != 0 && at.time < call_.shape.time.kernel) {
-        const int position = source_position(call_.shape, r, call_.in.width, at);
+      if (r.length != 0 && at.time < source_.shape.time.kernel) {
+        const int position = source_position(source_.shape, r, source_.in.width, at);
         bytes[i] = position < 0 ? zero_of(row, at.channel)
-                                : call_.in.data[position * call_.in.stride + at.channel];
-        at.advance(call_.shape, 1);
+                                : source_.in.data[position * source_.in.stride + at.channel];
+        at.advance(source_.shape, 1);
       }
     }
     *reinterpret_cast<int4*>(place) = *reinterpret_cast<const int4*>(bytes);
@@ -129,25 +179,25 @@ class ConvRowLoader {
 
   // What zero padding reads: the zero point.
   __device__ __forceinline__ void pad(int8_t* place, int row) {
-    if (call_.layer.found.data == nullptr) {
+    if (source_.found.data == nullptr) {
       *reinterpret_cast<int4*>(place) =
-          *reinterpret_cast<const int4*>(call_.layer.weights.input_zero + next_.channel);
+          *reinterpret_cast<const int4*>(source_.input_zero + next_.channel);
       return;
     }
     const int four = static_cast<int>((zero_of(row, 0) & 0xffu) * 0x01010101u);
     *reinterpret_cast<int4*>(place) = int4{four, four, four, four};
   }
   __device__ __forceinline__ int8_t zero_of(int row, int channel) {
-    const Vectors<const float>& found = call_.layer.found;
-    if (found.data == nullptr) return call_.layer.weights.input_zero[channel];
-    const float* v = found.data + recordings_[row] * found.stride;
+    const Vectors<const float>& found = source_.found;
+    if (found.data == nullptr) return source_.input_zero[channel];
+    const float* v = found.data + rows_.recording[row] * found.stride;
     return static_cast<int8_t>(zero_u8(FoundQuantization{v[0], v[1], v[2]}) - 128);
   }
 
-  const ConvS8& call_;
-  const ConvRow* rows_;
-  const int* recordings_;
+  const ConvSource source_;
+  const ConvRows<Tile>& rows_;
   TapChannel next_;
+  int positions_[kEach];  // or kPadding, kNothing
 };
 
 }  // namespace earmark::cuda

@@ -1,62 +1,72 @@
 // The matrix product of gemm_s8.cuh over the rows of conv_rows.cuh. Where a layer has too few tiles
 // for the device, several blocks share the taps and inputs of one: they add their int32 sums, whose
-// order does not matter, in the workspace, and the last of them goes on.
+// order does not matter, in the workspace, and the last of them goes on. Where there are enough of
+// the tiles of gemm_wgmma_s8.cuh and the device can, it takes those.
 #include <algorithm>
+#include <type_traits>
 
 #include "cuda/conv_rows.cuh"
 #include "cuda/conv_s8.h"
 #include "cuda/epilogue.cuh"
+#include "cuda/gemm_wgmma_s8.cuh"
+#include "cuda/last_block.cuh"
 
 namespace earmark::cuda {
 namespace {
 
 using LargeTile = TileS8<128, 128, 64, 64>;
 using SmallTile = TileS8<64, 64, 32, 32>;
+using WgmmaTile = WgmmaTileS8;
 
 constexpr int kLeastSteps = 4;  // of a block that shares a tile
 
 // How a layer is dealt out. `splits` blocks share each tile.
 struct Grid {
-  bool large = false;
+  enum Kind { kSmall, kLarge, kWgmma } kind = kSmall;
   int64_t tiles = 0;
   int tiles_across = 1;
   int splits = 1;
 };
 
-Grid choose_grid(const ConvS8& call, bool whole, const Device& device) {
+// With tiles of that kind.
+template <class Tile>
+Grid grid_of(const ConvS8& call, Grid::Kind kind) {
   const int width = call.out_f32.data != nullptr ? call.out_f32.width : call.out.width;
   const int64_t rows = static_cast<int64_t>(call.out_frames.rows) * width;
-  const auto tiles = [&](int tile_rows, int tile_columns) {
-    return ceil_div<int64_t>(rows, tile_rows) * ceil_div(call.shape.c_out, tile_columns);
-  };
-  Grid g;
-  g.large = whole && call.shape.c_out > SmallTile::kColumns &&
-            tiles(LargeTile::kRows, LargeTile::kColumns) >= device.multiprocessors;
-  const int columns = g.large ? LargeTile::kColumns : SmallTile::kColumns;
-  g.tiles = tiles(g.large ? LargeTile::kRows : SmallTile::kRows, columns);
-  g.tiles_across = ceil_div(call.shape.c_out, columns);
-  const int steps = call.layer.weights.depth / kDepth;
-  if (!g.large && g.tiles > 0 && g.tiles < device.multiprocessors) {
-    const int64_t free = device.multiprocessors / g.tiles;
-    g.splits = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(free, steps / kLeastSteps)));
+  const int across = ceil_div(call.shape.c_out, Tile::kColumns);
+  return {kind, ceil_div<int64_t>(rows, Tile::kRows) * across, across, 1};
+}
+
+Grid choose_grid(const ConvS8& call, bool whole, const Device& device) {
+  const int depth = call.layer.weights.depth;
+  if (whole && device.wgmma && depth % WgmmaTile::kStep == 0 &&
+      padded_channels(call.shape.c_out) % WgmmaTile::kColumns == 0) {
+    const Grid g = grid_of<WgmmaTile>(call, Grid::kWgmma);
+    if (g.tiles >= device.multiprocessors) return g;
+  }
+  if (whole && call.shape.c_out > SmallTile::kColumns) {
+    const Grid g = grid_of<LargeTile>(call, Grid::kLarge);
+    if (g.tiles >= device.multiprocessors) return g;
+  }
+  Grid g = grid_of<SmallTile>(call, Grid::kSmall);
+  if (g.tiles > 0 && g.tiles < device.multiprocessors) {
+    const int64_t free = device.multiprocessors / g.tiles, most = depth / kDepth / kLeastSteps;
+    g.splits = static_cast<int>(std::max<int64_t>(1, std::min(free, most)));
   }
   return g;
 }
 
-// Whether chunks of the input can be copied as they are.
-bool whole_chunks(const ConvS8& call) {
-  return reinterpret_cast<uintptr_t>(call.in.data) % kChunk == 0 && call.in.stride % kChunk == 0 &&
-         (call.shape.c_in % kChunk == 0 || call.shape.taps() == 1);
+EARMARK_MEMBER ConvSource source_of(const ConvS8& call) {
+  return {call.shape, call.in, call.layer.weights.input_zero, call.layer.found};
 }
 
 template <class Tile>
 struct Shared {
   static constexpr int kPitch = Tile::kColumns + kChunk;  // of the int8 output
 
-  ConvRow rows[Tile::kRows];
-  int recordings[Tile::kRows];
+  ConvRows<Tile> rows;
   int last;  // whether this block goes on with a shared tile
-  alignas(128) typename Tile::Stages stages;
+  typename Tile::Stages stages;
 
   __device__ int8_t* output() { return stages.rows[0]; }
   static_assert(kPitch * Tile::kRows <= sizeof(stages));
@@ -74,15 +84,7 @@ __device__ bool add_splits(Tile& tile, int splits, int tiles, int index, int* la
   for (int i = 0; i < Tile::kSums; ++i) {
     atomicAdd(sums + i * Tile::kThreads + threadIdx.x, mine[i]);
   }
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    *last = atomicAdd(counters + index, 1) == splits - 1;
-    if (*last) counters[index] = 0;
-  }
-  __syncthreads();
-  if (!*last) return false;
-  __threadfence();
+  if (!is_last_block(counters + index, splits, last)) return false;
 #pragma unroll
   for (int i = 0; i < Tile::kSums; ++i) {
     mine[i] = atomicExch(sums + i * Tile::kThreads + threadIdx.x, 0);
@@ -136,8 +138,8 @@ __device__ __forceinline__ void store_rows(const int8_t* bytes, int pitch,
 }
 
 template <class Tile, bool kWhole>
-__global__ void __launch_bounds__(Tile::kThreads)
-    conv_s8_kernel(const ConvS8 call, int tiles, int tiles_across, int splits, int* workspace) {
+__device__ __forceinline__ void convolve(const ConvS8& call, int tiles, int tiles_across,
+                                         int splits, int* workspace) {
   auto& shared = shared_memory<Shared<Tile>>();
   const int index = static_cast<int>(blockIdx.x) / splits;
   const int split = static_cast<int>(blockIdx.x) % splits;
@@ -146,33 +148,35 @@ __global__ void __launch_bounds__(Tile::kThreads)
   const int out_width = call.out_f32.data != nullptr ? call.out_f32.width : call.out.width;
   const int64_t all_rows = static_cast<int64_t>(call.out_frames.rows) * out_width;
 
-  for (int row = threadIdx.x; row < Tile::kRows; row += Tile::kThreads) {
-    shared.rows[row] = conv_row(call.shape, call.in_frames, call.in.width, call.out_frames,
-                                out_width, first_row + row, &shared.recordings[row]);
-  }
+  shared.rows.fill(call.shape, call.in_frames, call.in.width, call.out_frames, out_width,
+                   first_row);
   __syncthreads();
 
   const WeightsS8& weights = call.layer.weights;
-  const int steps = weights.depth / kDepth;
+  const int steps = weights.depth / Tile::kStep;
   const int begin = static_cast<int>(static_cast<int64_t>(steps) * split / splits);
   const int end = static_cast<int>(static_cast<int64_t>(steps) * (split + 1) / splits);
-  ConvRowLoader<Tile, kWhole> loader(call, shared.rows, shared.recordings, begin);
+  ConvRowLoader<Tile, kWhole> loader(source_of(call), shared.rows, begin);
   Tile tile;
   tile.clear();
   tile.multiply_steps(shared.stages, weights.weight + static_cast<int64_t>(channel) * weights.depth,
                       weights.depth, begin, end, [&](int8_t* to, int) { loader.load(to); });
-  if (splits > 1 && !add_splits(tile, splits, tiles, index, &shared.last, workspace)) return;
+  if constexpr (std::is_same_v<Tile, SmallTile>) {  // the others are never shared
+    if (splits > 1 && !add_splits(tile, splits, tiles, index, &shared.last, workspace)) return;
+  }
 
   const int rows =
       static_cast<int>(all_rows - first_row < Tile::kRows ? all_rows - first_row : Tile::kRows);
   const int channels = call.shape.c_out - channel;
   if (call.out_f32.data != nullptr) {
-    for_values(tile, call.layer, channel, shared.recordings, [&](int row, int column, float2 v) {
-      if (row >= rows || column >= channels) return;
-      float* to = call.out_f32.data + (first_row + row) * call.out_f32.stride + channel + column;
-      to[0] = v.x;
-      if (column + 1 < channels) to[1] = v.y;
-    });
+    for_values(tile, call.layer, channel, shared.rows.recording,
+               [&](int row, int column, float2 v) {
+                 if (row >= rows || column >= channels) return;
+                 float* to =
+                     call.out_f32.data + (first_row + row) * call.out_f32.stride + channel + column;
+                 to[0] = v.x;
+                 if (column + 1 < channels) to[1] = v.y;
+               });
     return;
   }
   const int zero = call.layer.epilogue.zero_u8;
@@ -182,17 +186,27 @@ __global__ void __launch_bounds__(Tile::kThreads)
     bytes[row * Shared<Tile>::kPitch + column + 1] = y;
   };
   if (call.table == nullptr) {
-    for_values(tile, call.layer, channel, shared.recordings, [&](int row, int column, float2 v) {
-      put(row, column, requantize_s8(v.x, zero), requantize_s8(v.y, zero));
-    });
+    for_values(tile, call.layer, channel, shared.rows.recording,
+               [&](int row, int column, float2 v) {
+                 put(row, column, requantize_s8(v.x, zero), requantize_s8(v.y, zero));
+               });
   } else {
-    for_values(tile, call.layer, channel, shared.recordings, [&](int row, int column, float2 v) {
-      put(row, column, call.table[table_index(v.x, call.table_size)],
-          call.table[table_index(v.y, call.table_size)]);
-    });
+    for_values(tile, call.layer, channel, shared.rows.recording,
+               [&](int row, int column, float2 v) {
+                 put(row, column, call.table[table_index(v.x, call.table_size)],
+                     call.table[table_index(v.y, call.table_size)]);
+               });
   }
   __syncthreads();
   store_rows<Tile>(bytes, Shared<Tile>::kPitch, call.out, first_row, rows, channel, channels);
+}
+
+template <class Tile, bool kWhole>
+__global__ void __launch_bounds__(Tile::kThreads)
+    conv_s8_kernel(const ConvS8 call, int tiles, int tiles_across, int splits, int* workspace) {
+  if constexpr (Tile::kAvailable) {
+    convolve<Tile, kWhole>(call, tiles, tiles_across, splits, workspace);
+  }
 }
 
 template <class Tile, bool kWhole>
@@ -208,9 +222,14 @@ cudaError_t launch_tiles(const char* name, const ConvS8& call, const Grid& g,
 
 cudaError_t conv_s8(const ConvS8& call, const Launch& launch) {
   if ((call.out.data == nullptr) == (call.out_f32.data == nullptr)) return cudaErrorInvalidValue;
-  const bool whole = whole_chunks(call);
+  const bool whole = source_of(call).whole_chunks();
   const Grid g = choose_grid(call, whole, *launch.device);
-  if (g.large) return launch_tiles<LargeTile, true>("conv_s8/128x128", call, g, launch);
+  if (g.kind == Grid::kWgmma) {
+    return launch_tiles<WgmmaTile, true>("conv_s8/128x256 wgmma", call, g, launch);
+  }
+  if (g.kind == Grid::kLarge) {
+    return launch_tiles<LargeTile, true>("conv_s8/128x128", call, g, launch);
+  }
   if (whole) {
     const char* name = g.splits > 1 ? "conv_s8/64x64 split" : "conv_s8/64x64";
     return launch_tiles<SmallTile, true>(name, call, g, launch);
@@ -220,7 +239,7 @@ cudaError_t conv_s8(const ConvS8& call, const Launch& launch) {
 }
 
 size_t workspace_bytes(const ConvS8& call, const Device& device) {
-  const Grid g = choose_grid(call, whole_chunks(call), device);
+  const Grid g = choose_grid(call, source_of(call).whole_chunks(), device);
   if (g.splits == 1) return 0;
   const size_t counters = ceil_div<size_t>(g.tiles, 32) * 32;
   return sizeof(int) * (counters + g.tiles * SmallTile::kSums * SmallTile::kThreads);

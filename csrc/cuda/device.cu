@@ -22,6 +22,9 @@ cudaError_t query_device(int ordinal, Device* device) {
   if (error == cudaSuccess) error = ask(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin);
   device->capability = 10 * major + minor;
   device->shared_memory = static_cast<size_t>(shared);
+#if defined(EARMARK_CUDA_SM90A)
+  device->wgmma = device->capability == 90;
+#endif
   return error;
 #endif
 }

@@ -30,6 +30,9 @@ struct TileS8 {
   static constexpr int kTilesDown = kWarpRows_ / 16;
   static constexpr int kTilesAcross = kWarpColumns_ / 8;
   static_assert(kTilesAcross % 2 == 0, "weights of two tiles are loaded at once");
+  static constexpr bool kAvailable = true;
+  static constexpr int kStep = kDepth;
+  static __device__ __forceinline__ int place(int row, int chunk) { return swizzled(row, chunk); }
   static constexpr int kSums = kTilesDown * kTilesAcross * 4;  // of a thread
 
   struct Stages {

@@ -11,7 +11,7 @@ __device__ __forceinline__ T& shared_memory() {
 #if defined(EARMARK_CUDA_EMULATED)
   return *reinterpret_cast<T*>(emulation::machine.shared.get());
 #else
-  extern __shared__ __align__(128) unsigned char memory[];
+  extern __shared__ __align__(1024) unsigned char memory[];
   return *reinterpret_cast<T*>(memory);
 #endif
 }

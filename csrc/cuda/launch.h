@@ -21,6 +21,7 @@ struct Device {
   int multiprocessors = 1;
   int capability = 0;        // 10 * major + minor
   size_t shared_memory = 0;  // that a block may ask for, bytes
+  bool wgmma = false;        // whether it has these instructions, and this build code with them
 };
 
 cudaError_t query_device(int ordinal, Device* device);

@@ -2,7 +2,7 @@
 
 #include <cstdlib>
 
-#include "core/quant.h"
+#include "core/planes.h"
 
 namespace earmark::cuda {
 namespace {
@@ -35,6 +35,28 @@ PackedConvS8 pack_conv_s8(const ConvShape& shape, const int8_t* weight, const in
     packed.initial[o] = static_cast<int32_t>(initial);
   }
   return packed;
+}
+
+PackedConvS16 pack_conv_s16(const ConvShape& shape, const std::vector<std::vector<int8_t>>& weight,
+                            const std::vector<std::vector<int8_t>>& input_zero) {
+  PackedConvS16 all;
+  all.initial.resize(padded_channels(shape.c_out));
+  const auto append = [](std::vector<int8_t>& to, const std::vector<int8_t>& from) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
+  const int inputs = static_cast<int>(input_zero.size()), weights = static_cast<int>(weight.size());
+  for (int a = 0; a < inputs; ++a) {
+    for (int b = 0; b < weights; ++b) {
+      const PackedConvS8 packed = pack_conv_s8(shape, weight[b].data(), input_zero[a].data());
+      if (a == 0) append(all.weight, packed.weight);
+      if (b == 0) append(all.input_zero, packed.input_zero);
+      all.depth = packed.depth;
+      for (size_t o = 0; o < all.initial.size(); ++o) {
+        all.initial[o] += int64_t{plane_factor(inputs, a, weights, b)} * packed.initial[o];
+      }
+    }
+  }
+  return all;
 }
 
 }  // namespace earmark::cuda

@@ -1,4 +1,4 @@
-// Weights of conv_s8, dense_s8 and attentive_pool_s8 in the order in which the kernels read them:
+// Weights of integer layers in the order in which the kernels read them:
 // rows of output channels, taps and inputs contiguous, filled up with zeros to whole panels and
 // steps. Host code.
 #pragma once
@@ -23,5 +23,18 @@ struct PackedConvS8 {
 // weight: [c_out][taps][c_in]; input_zero: [c_in], 1 for each channel where the zero point is found
 // at run time. Throws std::invalid_argument if an int32 sum could overflow.
 PackedConvS8 pack_conv_s8(const ConvShape& shape, const int8_t* weight, const int8_t* input_zero);
+
+// Of a layer whose inputs or weights have 16 bits: planes of bytes, high and low, or one.
+struct PackedConvS16 {
+  std::vector<int8_t> weight;  // [planes of the weights][padded_channels(c_out)][depth]
+  int depth = 0;
+  std::vector<int8_t> input_zero;  // [planes of the inputs][c_in up to a multiple of 16]
+  std::vector<int64_t> initial;    // [padded_channels(c_out)], -sum of w * input_zero
+};
+
+// weight: by plane [c_out][taps][c_in]; input_zero: by plane [c_in]. Throws as `pack_conv_s8`, for
+// each plane.
+PackedConvS16 pack_conv_s16(const ConvShape& shape, const std::vector<std::vector<int8_t>>& weight,
+                            const std::vector<std::vector<int8_t>>& input_zero);
 
 }  // namespace earmark::cuda

@@ -34,6 +34,26 @@ __global__ void quantize_s8_kernel(QuantizeS8 call) {
 }
 
 template <int kCount>
+__global__ void quantize_s16_kernel(QuantizeS16 call) {
+  const int64_t positions = static_cast<int64_t>(call.frames.rows) * call.in.width;
+  for_elements<kCount>(positions, call.channels, [&](int64_t position, int c, int n) {
+    Channels<float, kCount> x;
+    Channels<int8_t, kCount> high, low;
+    x.load(call.in.data + position * call.in.stride + c, n);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float v = x.value[i] * call.multiplier[c + i] + call.offset[c + i];
+      const int u = requantize_u16(v, call.zero + 32768);
+      high.value[i] = static_cast<int8_t>((u >> 8) - 128);
+      low.value[i] = static_cast<int8_t>((u & 255) - 128);
+    }
+    int8_t* to = call.out.high.data + position * call.out.high.stride + c;
+    high.store(to, n);
+    low.store(to + call.out.low, n);
+  });
+}
+
+template <int kCount>
 __global__ void dequantize_f32_kernel(DequantizeF32 call) {
   const int64_t positions = static_cast<int64_t>(call.frames.rows) * call.in.width;
   for_elements<kCount>(positions, call.channels, [&](int64_t position, int c, int n) {
@@ -55,6 +75,15 @@ cudaError_t quantize_s8(const QuantizeS8& call, const Launch& launch) {
   const ElementGrid g(call.frames, call.in.width, call.channels, vectors ? kVector : 1);
   return launch_kernel(vectors ? "quantize_s8/16" : "quantize_s8/1",
                        vectors ? quantize_s8_kernel<kVector> : quantize_s8_kernel<1>, g.grid,
+                       g.block, 0, launch, call);
+}
+
+cudaError_t quantize_s16(const QuantizeS16& call, const Launch& launch) {
+  const bool vectors =
+      aligned_to_vector(call.in) && aligned_to_vector(call.out.high) && call.out.low % kVector == 0;
+  const ElementGrid g(call.frames, call.in.width, call.channels, vectors ? kVector : 1);
+  return launch_kernel(vectors ? "quantize_s16/16" : "quantize_s16/1",
+                       vectors ? quantize_s16_kernel<kVector> : quantize_s16_kernel<1>, g.grid,
                        g.block, 0, launch, call);
 }
 

@@ -1,4 +1,5 @@
-// quantize_s8 and dequantize_f32: between float32 and int8, frames or vectors (docs/arithmetic.md).
+// quantize_s8, quantize_s16 and dequantize_f32: between float32 and integers, frames or vectors
+// (docs/arithmetic.md).
 #pragma once
 
 #include "cuda/launch.h"
@@ -18,6 +19,18 @@ struct QuantizeS8 {
 };
 
 cudaError_t quantize_s8(const QuantizeS8& call, const Launch& launch);
+
+struct QuantizeS16 {
+  int channels = 0;
+  Frames<const float> in;
+  Planes<int8_t> out;
+  Ragged frames;
+  const float* multiplier = nullptr;  // [padded channels]
+  const float* offset = nullptr;
+  int zero = 0;
+};
+
+cudaError_t quantize_s16(const QuantizeS16& call, const Launch& launch);
 
 struct DequantizeF32 {
   int channels = 0;

@@ -19,7 +19,7 @@ struct Extremes {
 
 int tile_rows(const RangeF32& call) { return std::max(1, kPart / (call.channels * call.in.width)); }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     range_f32_kernel(const RangeF32 call, int size, Extremes* extremes) {
   const TimeTile tile = time_tile(call.frames, size, static_cast<int>(blockIdx.x));
   if (tile.begin >= tile.end) return;

@@ -1,23 +1,35 @@
-// A block takes one recording: sums over its positions, then the two layers, whose vectors stay in
-// shared memory.
+// Sums over the positions of a recording, by several blocks where there are few recordings; the
+// last of them has the sums, and takes the two layers, whose vectors stay in shared memory.
+#include <algorithm>
+
 #include "cuda/dot_s8.cuh"
 #include "cuda/elementwise.cuh"
 #include "cuda/epilogue.cuh"
+#include "cuda/last_block.cuh"
 #include "cuda/squeeze_excitation_s8.h"
 
 namespace earmark::cuda {
 namespace {
 
 constexpr int kThreads = 512;
+constexpr int kMaxParts = 16;        // blocks of a recording
+constexpr int kLeastPositions = 16;  // of a block, on average
 
 // Shared memory: int32 sums, then the quantized mean, then the quantized hidden vector, each as
-// long as the weights of the layer behind it.
+// long as the weights of the layer behind it; whether this block is the last.
 struct Layout {
   int sums, squeezed, hidden;
   __host__ __device__ explicit Layout(const SqueezeExcitationS8& call)
       : sums(call.reduce.depth * 4), squeezed(call.reduce.depth), hidden(call.expand.depth) {}
-  __host__ __device__ int bytes() const { return sums + squeezed + hidden; }
+  __host__ __device__ int bytes() const { return sums + squeezed + hidden + 16; }
 };
+
+int parts_of(const SqueezeExcitationS8& call, const Device& device) {
+  const int recordings = std::max(1, call.frames.recordings);
+  const int64_t positions = static_cast<int64_t>(call.frames.rows) * call.in.width / recordings;
+  const int64_t most = std::min<int64_t>(kMaxParts, device.multiprocessors / recordings);
+  return static_cast<int>(std::max<int64_t>(1, std::min(most, positions / kLeastPositions)));
+}
 
 // Sums over the positions, kCount channels a thread at a time.
 template <int kCount>
@@ -81,21 +93,34 @@ __device__ __forceinline__ void multiply_vector(const int8_t* vector, const Weig
 
 template <int kCount>
 __global__ void __launch_bounds__(kThreads)
-    squeeze_excitation_s8_kernel(const SqueezeExcitationS8 call) {
+    squeeze_excitation_s8_kernel(const SqueezeExcitationS8 call, int parts, int* workspace) {
   const Layout layout(call);
   int8_t* memory = &shared_memory<int8_t>();
   auto* sums = reinterpret_cast<int32_t*>(memory);
   int8_t* squeezed = memory + layout.sums;
   int8_t* hidden = squeezed + layout.squeezed;
-  const int recording = static_cast<int>(blockIdx.x);
+  const int recording = static_cast<int>(blockIdx.x) / parts;
+  const int part = static_cast<int>(blockIdx.x) % parts;
   const int width = call.in.width;
   const int64_t first = static_cast<int64_t>(call.frames.offsets[recording]) * width;
   const int64_t count = static_cast<int64_t>(call.frames.offsets[recording + 1]) * width - first;
 
   for (int c = threadIdx.x; c < layout.squeezed; c += kThreads) sums[c] = 0;
   __syncthreads();
-  add_positions<kCount>(call, first, count, sums);
+  const int64_t begin = count * part / parts, end = count * (part + 1) / parts;
+  add_positions<kCount>(call, first + begin, end - begin, sums);
   __syncthreads();
+  if (parts > 1) {
+    // Counters of the recordings, then their sums.
+    int* totals = workspace + call.frames.recordings + recording * call.channels;
+    for (int c = threadIdx.x; c < call.channels; c += kThreads) atomicAdd(totals + c, sums[c]);
+    int* last = reinterpret_cast<int*>(hidden + layout.hidden);
+    if (!is_last_block(workspace + recording, parts, last)) return;
+    for (int c = threadIdx.x; c < call.channels; c += kThreads) {
+      sums[c] = atomicExch(totals + c, 0);
+    }
+    __syncthreads();
+  }
   for (int c = threadIdx.x; c < layout.squeezed; c += kThreads) {
     squeezed[c] = 0;
     if (c >= call.channels) continue;
@@ -124,11 +149,19 @@ bool supports(const SqueezeExcitationS8& call, const Device& device) {
 cudaError_t squeeze_excitation_s8(const SqueezeExcitationS8& call, const Launch& launch) {
   if (!supports(call, *launch.device)) return cudaErrorInvalidValue;
   const bool vectors = aligned_to_vector(call.in);
+  const int parts = parts_of(call, *launch.device);
+  const char* name = vectors ? "squeeze_excitation_s8/16" : "squeeze_excitation_s8/1";
+  if (parts > 1)
+    name = vectors ? "squeeze_excitation_s8/16 parts" : "squeeze_excitation_s8/1 parts";
   return launch_kernel(
-      vectors ? "squeeze_excitation_s8/16" : "squeeze_excitation_s8/1",
-      vectors ? squeeze_excitation_s8_kernel<kVector> : squeeze_excitation_s8_kernel<1>,
-      dim3(static_cast<unsigned>(call.frames.recordings)), dim3(kThreads), Layout(call).bytes(),
-      launch, call);
+      name, vectors ? squeeze_excitation_s8_kernel<kVector> : squeeze_excitation_s8_kernel<1>,
+      dim3(static_cast<unsigned>(call.frames.recordings) * parts), dim3(kThreads),
+      Layout(call).bytes(), launch, call, parts, static_cast<int*>(launch.workspace));
+}
+
+size_t workspace_bytes(const SqueezeExcitationS8& call, const Device& device) {
+  if (parts_of(call, device) == 1) return 0;
+  return sizeof(int) * call.frames.recordings * (size_t{1} + call.channels);
 }
 
 }  // namespace earmark::cuda

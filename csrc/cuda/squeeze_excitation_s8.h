@@ -36,5 +36,6 @@ struct SqueezeExcitationS8 {
 
 bool supports(const SqueezeExcitationS8& call, const Device& device);  // shared memory is enough
 cudaError_t squeeze_excitation_s8(const SqueezeExcitationS8& call, const Launch& launch);
+size_t workspace_bytes(const SqueezeExcitationS8& call, const Device& device);
 
 }  // namespace earmark::cuda

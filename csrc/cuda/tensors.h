@@ -32,6 +32,19 @@ struct Frames {
   int width = 1;
 };
 
+// Frames of one plane of bytes, an int8 tensor, or of two, an int16 tensor: q = 256 * high + low +
+// 128. A position's low bytes are `low` behind its high ones; 0 where there are none.
+template <class T>
+struct Planes {
+  Frames<T> high;
+  int64_t low = 0;
+
+  EARMARK_MEMBER int count() const { return low == 0 ? 1 : 2; }
+  EARMARK_MEMBER Frames<T> plane(int i) const {
+    return {high.data + i * low, high.stride, high.width};
+  }
+};
+
 // Channel c of recording r is at data[r * stride + c].
 template <class T>
 struct Vectors {

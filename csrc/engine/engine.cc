@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <exception>
@@ -40,7 +41,8 @@ int output_tensor(const Plan& plan) {
   return only_tensor(plan, embedding ? "embedding" : "scores", Kind::kVector);
 }
 
-// Rows of an s16 tensor's planes of bytes, u = q + 32768, to q.
+}  // namespace
+
 void join_planes(std::vector<char>& rows, int channels) {
   std::vector<int16_t> row(channels);
   const size_t row_bytes = sizeof(int16_t) * channels;
@@ -52,8 +54,6 @@ void join_planes(std::vector<char>& rows, int channels) {
     std::memcpy(rows.data() + begin, row.data(), row_bytes);
   }
 }
-
-}  // namespace
 
 // What one walk needs; reused, so that a call at most as long as an earlier one allocates nothing.
 struct Engine::Context {
@@ -119,10 +119,7 @@ Engine::Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>
     std::fill_n(input_multiplier_.data(), input().channels,
                 static_cast<float>(1.0 / input().scale));
   }
-  for (const OpDesc& desc : ops) {
-    ops_.push_back(make_op(plan_, desc, isa));
-    ops_.back()->index = static_cast<int>(ops_.size()) - 1;
-  }
+  make_ops(ops);
   scheduler_ = std::make_unique<Scheduler>(plan_, ops_, input_, output_);
   for (min_length_ = 1; !why_not(min_length_).empty(); ++min_length_) {
     EARMARK_CHECK(min_length_ < kLongestMinimum, "no recording can be run: ", why_not(min_length_));
@@ -131,6 +128,24 @@ Engine::Engine(const std::vector<TensorDesc>& tensors, const std::vector<OpDesc>
   if (why_not(typical).empty()) {
     EARMARK_CHECK(arena_bytes(typical) <= kMaxArena, "the plan asks for ", arena_bytes(typical),
                   " bytes for ", typical, " frames");
+  }
+}
+
+// Weights are packed on all threads. In the plan's order: with the largest first, what is allocated
+// for a while beside it would stay with the process.
+void Engine::make_ops(const std::vector<OpDesc>& descs) {
+  ops_.resize(descs.size());
+  std::vector<std::exception_ptr> errors(descs.size());
+  ThreadPool(threads_).parallel_for(static_cast<int>(descs.size()), [&](int i, int) {
+    try {
+      ops_[i] = make_op(plan_, descs[i], isa_);
+      ops_[i]->index = i;
+    } catch (...) {
+      errors[i] = std::current_exception();
+    }
+  });
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
   }
 }
 

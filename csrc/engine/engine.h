@@ -36,6 +36,9 @@ struct TracedTensor {
   std::vector<char> data;  // int8 as q
 };
 
+// Rows of an s16 tensor's planes of bytes, u = q + 32768, to q.
+void join_planes(std::vector<char>& rows, int channels);
+
 // What one op took of one recording's walk.
 struct OpProfile {
   std::string name;
@@ -108,6 +111,7 @@ class Engine {
   void deal(const std::vector<int>& lengths, const Work& work) const;
   Recording features(const FrontEnd& front_end, const Waveform& waveform, int length,
                      Context& context, ThreadPool& pool) const;
+  void make_ops(const std::vector<OpDesc>& descs);
   template <class T>
   void walk(Context& context, ThreadPool& pool, const Recording& recording, T* output) const;
   void quantize_input(Walk& walk, const Recording& recording) const;

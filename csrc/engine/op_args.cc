@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 
 namespace earmark {
 namespace {
@@ -119,20 +120,29 @@ const int8_t* OpArgs::weights_s8(const std::vector<int64_t>& shape) const {
   size_t size = 1;
   for (const int64_t n : shape) size *= n;
   const auto* data = static_cast<const int8_t*>(a.data);
-  for (size_t i = 0; i < size; ++i) check(data[i] != -128, "array 'weight'[", i, "] is -128");
+  const auto* found =
+      size == 0 ? nullptr : static_cast<const int8_t*>(std::memchr(data, 0x80, size));
+  if (found != nullptr) check(false, "array 'weight'[", found - data, "] is -128");
   return data;
 }
 
-std::vector<int16_t> OpArgs::weights_s16(const std::vector<int64_t>& shape) const {
-  const ArrayView& a = array("weight", DType::kS16, shape);
+std::vector<std::vector<int8_t>> OpArgs::weight_planes(const std::vector<int64_t>& shape) const {
   size_t size = 1;
   for (const int64_t n : shape) size *= n;
-  const auto* data = static_cast<const int16_t*>(a.data);
+  if (!has("weight", DType::kS16)) {
+    const int8_t* data = weights_s8(shape);
+    return {{data, data + size}};
+  }
+  const auto* data = static_cast<const int16_t*>(array("weight", DType::kS16, shape).data);
+  std::vector<std::vector<int8_t>> planes(2, std::vector<int8_t>(size));
   for (size_t i = 0; i < size; ++i) {
     check(std::abs(data[i]) <= kMaxWeightS16, "array 'weight'[", i, "] is ", data[i],
           ", beyond the largest, ", kMaxWeightS16);
+    const int high = (data[i] + kMaxWeightS16) / kWeightBase - 127;
+    planes[0][i] = static_cast<int8_t>(high);
+    planes[1][i] = static_cast<int8_t>(data[i] - kWeightBase * high);
   }
-  return {data, data + size};
+  return planes;
 }
 
 std::vector<int8_t> OpArgs::table_s8() const {
@@ -173,6 +183,15 @@ std::vector<int8_t> OpArgs::input_zero(const Tensor& in) const {
   const auto* data =
       static_cast<const int8_t*>(array("input_zero", DType::kS8, {in.channels}).data);
   return {data, data + in.channels};
+}
+
+std::vector<std::vector<int8_t>> OpArgs::input_zero_planes(const Tensor& in) const {
+  if (in.dtype != DType::kS16) return {input_zero(in)};
+  check(!has("input_zero"), "'input_zero' is of s8 inputs");
+  const auto plane = [&](int byte) {
+    return std::vector<int8_t>(in.channels, static_cast<int8_t>(byte - 128));
+  };
+  return {plane(in.zero_u16() >> 8), plane(in.zero_u16() & 255)};
 }
 
 int OpArgs::integer(const char* name, size_t axis, int fallback, int low, int high) const {

@@ -54,8 +54,9 @@ class OpArgs {
   const float* weights_f32(const std::vector<int64_t>& shape) const;
   // int8 weights, none of them -128.
   const int8_t* weights_s8(const std::vector<int64_t>& shape) const;
-  // int16 weights, none beyond kMaxWeightS16.
-  std::vector<int16_t> weights_s16(const std::vector<int64_t>& shape) const;
+  // Weights of 8 or 16 bits, none beyond kMaxWeightS16, as the planes of bytes that kernels
+  // multiply: digits to the base kWeightBase, high and low, from -127 to 127; or one plane.
+  std::vector<std::vector<int8_t>> weight_planes(const std::vector<int64_t>& shape) const;
   std::vector<int8_t> table_s8() const;
   std::vector<float> table_f32() const;
   // `table`, of any number of entries from 2 to 65536.
@@ -64,6 +65,8 @@ class OpArgs {
   const Tensor* found_quantization(const char* role, const std::string& name) const;
   // Zero point of each channel of `in`: the array `input_zero`, or the tensor's own.
   std::vector<int8_t> input_zero(const Tensor& in) const;
+  // The same of an input of 8 or 16 bits, by plane of bytes, high and low; each as q, not q + 128.
+  std::vector<std::vector<int8_t>> input_zero_planes(const Tensor& in) const;
   int array_size(const char* role) const;
 
   bool flag(const char* name) const;

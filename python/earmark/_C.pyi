@@ -78,6 +78,42 @@ class Engine:
         output and weights, each counted once).
         """
 
+class RansCoder:
+    """Codes matrices of bytes. See docs/file-format.md, "rans"."""
+
+    def __init__(self, frequencies: NDArray[np.uint16]) -> None:
+        """frequencies: (tables, 256), each table's sum 4096; ValueError where it is another."""
+
+    def encode(
+        self, bytes: NDArray[Any], row_level: NDArray[Any], column_level: NDArray[Any]
+    ) -> NDArray[np.uint8]:
+        """The code of bytes (rows, columns); levels are (rows,) and (columns,), all uint8."""
+
+    def decode(
+        self,
+        code: NDArray[Any],
+        row_level: NDArray[Any],
+        column_level: NDArray[Any],
+        out: NDArray[Any],
+        *,
+        isa: str = ...,
+    ) -> None:
+        """Into ``out`` (rows, columns) uint8, without the GIL; ValueError for a damaged code."""
+
+def restore_levels(
+    levels: NDArray[Any],
+    step: NDArray[Any],
+    zero: int,
+    out: NDArray[Any],
+    *,
+    isa: str = ...,
+) -> None:
+    """Into ``out`` (rows, columns) int8: levels less ``zero``, times the step of the row.
+
+    levels: (rows, columns), int8 or uint8. step: (rows,), float32. Rounded half to even, within
+    [-127, 127].
+    """
+
 def softmax_f32(x: NDArray[np.float32], out: NDArray[np.float32], *, isa: str = ...) -> None:
     """Softmax over the last axis, on the calling thread, without the GIL. ``out`` may be ``x``."""
 

@@ -92,10 +92,14 @@ class Classifier(Runner):
             "stride_seconds": self.stride_seconds,
         }
 
+    def windows_of(self, wave: Wave) -> Iterator[Wave]:
+        """The windows of a waveform (samples,) at the network's rate; the last one filled up."""
+        return windows(wave, self._window, self._stride)
+
     def _sounds(self, waves: list[Wave]) -> Sequence[Sounds | str]:
         results: list[Sounds | str] = []
         for wave in waves:
-            cut = list(windows(wave, self._window, self._stride))
+            cut = list(self.windows_of(wave))
             scores = self._engine.embed(self.front_end.compiled, cut)
             if not np.isfinite(scores).all():
                 results.append("the scores are not finite")

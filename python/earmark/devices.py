@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from earmark import _C
 
@@ -17,6 +18,7 @@ __all__ = [
     "ordinal_of",
     "pwl_softmax",
     "stream_of",
+    "upload",
 ]
 
 # A part of the extension where it was built with CUDA.
@@ -63,6 +65,11 @@ def cuda_engine(tensors: dict[str, Any], ops: list[Any], ordinal: int) -> _C.Eng
     """The engine of a plan on that device."""
     engine: _C.Engine = _cuda.Engine(tensors, ops, ordinal=ordinal)
     return engine
+
+
+def upload(array: NDArray[Any], ordinal: int = 0) -> Any:
+    """A copy of an array (rows, columns), float32 or int8, on that device."""
+    return _cuda.upload(ordinal, np.ascontiguousarray(array))
 
 
 def is_on_device(item: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Opens a model file as what it is."""
+"""Opens a model as what it is."""
 
 from __future__ import annotations
 

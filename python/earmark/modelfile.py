@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +27,11 @@ _CODED_DTYPES = ("uint8", "float16")
 _TENSOR_NAME = re.compile(r"[!#-\[\]-~]+")
 _STATISTICS = ("min", "max", "mean", "std")
 _MAX_PARAMETERS = 1 << 40
+# A compressed file's longest values are deflated together, in the tensor of this name.
+_DEFLATED = "coded.metadata"
+_DEFLATED_KEYS = ("layers", "plan", "storage")
+# The largest plan that an engine takes needs a tenth.
+_MAX_DEFLATED = 1 << 26
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -55,7 +61,13 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def digest(metadata: dict[str, Any], arrays: Arrays) -> str:
+def digest(model: ModelFile) -> str:
+    """The ``sha256`` that a model's file carries."""
+    checksum: str = _as_stored(model)[0]["sha256"]
+    return checksum
+
+
+def _digest(metadata: dict[str, Any], arrays: Arrays) -> str:
     """SHA-256 over the JSON with the digest zeroed, the sorted tensor table and all bytes."""
     sha = hashlib.sha256(canonical_json({**metadata, "sha256": _NO_DIGEST}).encode())
     for name in sorted(arrays):
@@ -70,10 +82,60 @@ def to_bytes(model: ModelFile) -> bytes:
     """The file's bytes; equal models give equal bytes."""
     from safetensors.numpy import save
 
+    metadata, arrays = _as_stored(model)
+    return bytes(save(arrays, metadata={"earmark": canonical_json(metadata)}))
+
+
+def _as_stored(model: ModelFile) -> tuple[dict[str, Any], Arrays]:
+    """What the file's JSON says, with the digest, and the tensors."""
     arrays = {name: np.ascontiguousarray(array) for name, array in model.arrays.items()}
     metadata = {**model.metadata, "format": FORMAT_VERSION}
-    metadata["sha256"] = digest(metadata, arrays)
-    return bytes(save(arrays, metadata={"earmark": canonical_json(metadata)}))
+    if _has_streams(metadata.get("storage")):
+        metadata, arrays[_DEFLATED] = _deflated(metadata)
+    metadata["sha256"] = _digest(metadata, arrays)
+    return metadata, arrays
+
+
+def _has_streams(storage: Any) -> bool:
+    """Whether arrays are stored together: what only compression makes."""
+    codings = storage.values() if isinstance(storage, dict) else ()
+    return any(isinstance(coding, dict) and "arrays" in coding for coding in codings)
+
+
+def _deflated(metadata: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """The metadata with references in place of its longest values, and these as a stream."""
+    values = {key: metadata[key] for key in _DEFLATED_KEYS if key in metadata}
+    text = canonical_json(values).encode()
+    reference = {"bytes": len(text), "in": _DEFLATED}
+    stream = np.frombuffer(zlib.compress(text, 9), np.uint8)
+    return {**metadata, **dict.fromkeys(values, reference)}, stream
+
+
+def _inflated(metadata: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
+    """Undoes ``_deflated``. Raises ValueError for what it does not make."""
+    stream = arrays[_DEFLATED]
+    reference = metadata.get("plan")
+    match reference:
+        case {"bytes": int(size), "in": str(name), **rest} if name == _DEFLATED and not rest:
+            pass
+        case _:
+            raise ValueError(f"nothing refers to tensor {_DEFLATED!r}")
+    if not 0 < size <= _MAX_DEFLATED or stream.dtype != np.uint8 or stream.ndim != 1:
+        raise ValueError(f"tensor {_DEFLATED!r} cannot hold {_quoted(size)} bytes of JSON")
+    inflate = zlib.decompressobj()
+    try:
+        text = inflate.decompress(stream.tobytes(), size + 1)
+        values = json.loads(text, parse_constant=_no_constant)
+        canonical = canonical_json(values)
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise ValueError(f"tensor {_DEFLATED!r} is not JSON: {_one_line(error)}") from error
+    referring = {key for key, value in metadata.items() if value == reference}
+    if len(text) != size or not isinstance(values, dict) or set(values) != referring:
+        raise ValueError(f"tensor {_DEFLATED!r} does not hold what refers to it")
+    if canonical.encode() != text:
+        raise ValueError(f"tensor {_DEFLATED!r} is not in canonical form")
+    kept = {name: array for name, array in arrays.items() if name != _DEFLATED}
+    return {**metadata, **values}, kept
 
 
 def write(model: ModelFile, path: str | os.PathLike[str]) -> None:
@@ -128,6 +190,12 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
         refuse(f"format {_quoted(version)} is not supported, expected {FORMAT_VERSION}")
     if canonical != stored["earmark"]:
         refuse("the metadata is not in canonical form")
+    outer, table = metadata, arrays
+    try:
+        if _DEFLATED in arrays:
+            metadata, arrays = _inflated(metadata, arrays)
+    except ValueError as error:
+        refuse(_one_line(error))
     storage = metadata.get("storage", {})
     if not isinstance(storage, dict):
         refuse("the metadata's 'storage' is not an object")
@@ -139,7 +207,7 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
             words = " or ".join(allowed)
             refuse(f"tensor {_quoted(name)} is {array.dtype.name}, expected {words}")
     expected = metadata.pop("sha256", None)
-    actual = digest(metadata, arrays)
+    actual = _digest(outer, table)
     if expected != actual:
         refuse(f"the file is damaged: sha256 is {actual[:12]}…, expected {_quoted(expected)}")
     try:

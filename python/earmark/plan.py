@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,14 @@ from earmark.devices import cuda_engine
 from earmark.modelfile import Arrays
 
 JSON = dict[str, Any]
+T = TypeVar("T")
 
 INPUT = "input"
 # A plan has one output, under one of these names.
 OUTPUT = "embedding"
 SCORES = "scores"
+# Every layer, where names of layers are given.
+ALL = "all"
 
 # Far above any network. An array of one element goes for all channels, so that without limits a
 # small file could ask for any amount of memory and time.
@@ -37,6 +41,13 @@ class PlanBuilder:
         self.ops: list[JSON] = []
         self.arrays: Arrays = {}
         self.statistics: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+
+    @classmethod
+    def of(cls, plan: JSON, arrays: Arrays) -> PlanBuilder:
+        """What a file holds; shared with it, not copied."""
+        builder = cls()
+        builder.tensors, builder.ops, builder.arrays = plan["tensors"], plan["ops"], arrays
+        return builder
 
     @property
     def plan(self) -> JSON:
@@ -62,6 +73,22 @@ class PlanBuilder:
     def arrays_of(self, op: JSON) -> Arrays:
         """The arrays of an op by role."""
         return {role: self.arrays[f"{op['name']}.{role}"] for role in op["arrays"]}
+
+
+def by_layer(plan: JSON, given: Mapping[str, T]) -> dict[str, T]:
+    """What is given for layers, of every op by its name.
+
+    given: by the name of a layer, the leading part of one or "all"; a longer name wins over a
+    shorter one, any over "all". Raises ValueError for a name of no layer.
+    """
+    names = [op["name"] for op in plan["ops"]]
+    chosen: dict[str, T] = {}
+    for layer, wanted in sorted(given.items(), key=lambda item: (item[0] != ALL, len(item[0]))):
+        matches = [n for n in names if layer in (ALL, n) or n.startswith(f"{layer}.")]
+        if not matches:
+            raise ValueError(f"there is no layer {layer!r}")
+        chosen.update(dict.fromkeys(matches, wanted))
+    return chosen
 
 
 def base_of(plan: JSON, tensor: str) -> str:

@@ -34,9 +34,8 @@ class _Quantized(torch.nn.Module):
         # By CUDA device, made when first used.
         self._on_device: dict[str, Embedder | Classifier] = {}
         # A model that was never saved has no digest yet; writing computes the same one.
-        metadata = {**model.metadata, "format": modelfile.FORMAT_VERSION}
-        digest = modelfile.digest(metadata, model.arrays)
-        self._model = ModelFile({**metadata, "sha256": digest}, model.arrays)
+        stamp = {"format": modelfile.FORMAT_VERSION, "sha256": modelfile.digest(model)}
+        self._model = ModelFile({**model.metadata, **stamp}, model.arrays)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_on_device": {}}

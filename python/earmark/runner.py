@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from earmark import _C, devices, modelfile
 from earmark.audio import read_audio
+from earmark.compression.statistics import layer_storage
 from earmark.errors import AudioError, FormatError, first_line
 from earmark.frontend import make_front_end
 from earmark.modelfile import JSON_ERRORS, ModelFile
@@ -77,16 +78,13 @@ class Runner:
         self._ordinal = devices.ordinal_of(device)
         if threads is not None and not 1 <= threads <= _MAX_THREADS:
             raise ValueError(f"threads is {threads}, expected 1 to {_MAX_THREADS}")
+        self._threads = threads or 0
         chosen_isa = isa or _C.default_isa()
         try:
-            self._engine = make_engine(
-                model.plan,
-                model.decoded_arrays(),
-                isa=chosen_isa,
-                threads=threads or 0,
-                ordinal=self._ordinal,
-            )
+            arrays = model.decoded_arrays()
+            self._engine = self._make_engine(model, arrays, chosen_isa)
             self._metadata = model.metadata
+            self._stored = layer_storage(model, arrays)
             self.front_end = make_front_end(model.metadata["front_end"])
             tensors = model.plan["tensors"]
             self._features = self._checked_input(tensors[INPUT])
@@ -99,7 +97,12 @@ class Runner:
                 raise
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise FormatError(f"{name}: {' '.join(reason.split())}") from error
-        self._stored = {key: array.nbytes for key, array in model.arrays.items()}
+
+    def _make_engine(self, model: ModelFile, arrays: dict[str, Array], isa: str) -> _C.Engine:
+        """What runs the plan: ``earmark._C.Engine``, or what has its interface."""
+        return make_engine(
+            model.plan, arrays, isa=isa, threads=self._threads, ordinal=self._ordinal
+        )
 
     def _checked_input(self, tensor: dict[str, Any]) -> int:
         """Features a frame."""
@@ -171,7 +174,7 @@ class Runner:
             "family": meta["family"],
             "format_version": meta["format"],
             "scheme": meta["scheme"],
-            "layers": [self._layer(layer) for layer in meta["layers"]],
+            "layers": [_layer(layer, self._stored[layer["name"]]) for layer in meta["layers"]],
             "parameters": meta["parameters"],
             "file_bytes": file_bytes,
             "size_fraction": file_bytes / (4 * meta["parameters"]),
@@ -191,20 +194,6 @@ class Runner:
     def _device_name(self) -> str:
         found = {entry["ordinal"]: entry["name"] for entry in devices.cuda_devices()}
         return str(found[self._ordinal])
-
-    def _layer(self, layer: dict[str, Any]) -> dict[str, Any]:
-        stored = [
-            size for key, size in self._stored.items() if key.rpartition(".")[0] == layer["name"]
-        ]
-        return {
-            "name": layer["name"],
-            "op": layer["op"],
-            "precision": layer["precision"],
-            "params": layer["parameters"],
-            "bytes": sum(stored),
-            "weight": layer["weight_stats"],
-            "activation": layer["activation_stats"],
-        }
 
     def _each(
         self,
@@ -265,10 +254,12 @@ class Runner:
             item,
             sample_rate,
             target_rate=self.front_end.sample_rate_hz,
-            min_samples=self._min_samples(),
+            min_samples=self.min_samples,
         ).samples
 
-    def _min_samples(self) -> int:
+    @property
+    def min_samples(self) -> int:
+        """The shortest recording, in samples at the network's rate."""
         return max(self.front_end.min_samples, self.front_end.samples_of_frames(self.min_frames))
 
     def _run(self, features: Any, quantized: bool, out: Any, stream: int | None) -> Any:
@@ -322,6 +313,19 @@ class Runner:
             frame = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
             raise ValueError(f"features {index}: NaN or Inf in frame {frame}")
         return features
+
+
+def _layer(layer: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """What a file tells of a layer, and how it is stored."""
+    return {
+        "name": layer["name"],
+        "op": layer["op"],
+        "precision": layer["precision"],
+        "params": layer["parameters"],
+        **stored,
+        "weight": layer["weight_stats"],
+        "activation": layer["activation_stats"],
+    }
 
 
 def _numbers(tensor: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,10 @@
 #include "cuda/add.h"
 #include "cuda/affine_f32.h"
 #include "cuda/attentive_pool_f32.h"
+#include "cuda/attentive_pool_s16.h"
 #include "cuda/attentive_pool_s8.h"
 #include "cuda/conv_f32.h"
+#include "cuda/conv_s16.h"
 #include "cuda/conv_s8.h"
 #include "cuda/dense_s8.h"
 #include "cuda/max_pool.h"
@@ -33,6 +35,17 @@ cudaError_t run_quantize_s8(Call& c, Launch& launch) {
                       .zero = c.value<int>("zero", 0),
                       .found = c.vectors<float>("found")},
                      launch);
+}
+
+cudaError_t run_quantize_s16(Call& c, Launch& launch) {
+  return quantize_s16({.channels = c.value<int>("channels"),
+                       .in = c.frames<float>("in"),
+                       .out = c.planes_out("out"),
+                       .frames = c.ragged("lengths"),
+                       .multiplier = c.padded<float>("multiplier"),
+                       .offset = c.padded<float>("offset"),
+                       .zero = c.value<int>("zero")},
+                      launch);
 }
 
 cudaError_t run_dequantize_f32(Call& c, Launch& launch) {
@@ -69,6 +82,20 @@ cudaError_t run_conv_s8(Call& c, Launch& launch) {
   if (call.table != nullptr) call.table_size = static_cast<int>(c.array<int8_t>("table").size());
   c.reserve_workspace(workspace_bytes(call, *launch.device), launch);
   return conv_s8(call, launch);
+}
+
+cudaError_t run_conv_s16(Call& c, Launch& launch) {
+  const ConvShape shape = c.shape(c.value<int>("c_in"), c.value<int>("c_out"));
+  return conv_s16({.shape = shape,
+                   .weights = c.weights_s16(shape),
+                   .epilogue = c.epilogue("epilogue", {}, c.value<bool>("relu"), 0),
+                   .bias = c.vectors<float>("bias"),
+                   .table = c.line_table(),
+                   .in = c.planes("in"),
+                   .in_frames = c.ragged("lengths"),
+                   .out = c.frames_out<float>("out"),
+                   .out_frames = c.ragged("out_lengths")},
+                  launch);
 }
 
 // steps: of each its layer and addition; `in` and `out` hold all chunks, at `places` and
@@ -142,6 +169,22 @@ cudaError_t run_attentive_pool_s8(Call& c, Launch& launch) {
                            launch);
 }
 
+cudaError_t run_attentive_pool_s16(Call& c, Launch& launch) {
+  const ConvShape shape = c.shape(c.value<int>("hidden_channels"), c.value<int>("channels"));
+  return attentive_pool_s16({.hidden_channels = shape.c_in,
+                             .channels = shape.c_out,
+                             .hidden = c.planes("hidden"),
+                             .values = c.frames<float>("values"),
+                             .frames = c.ragged("lengths"),
+                             .weights = c.weights_s16(shape),
+                             .multiplier = c.row("epilogue", 0),
+                             .offset = c.row("epilogue", 1),
+                             .softmax = c.softmax(),
+                             .min_variance = c.value<double>("min_variance"),
+                             .out = c.vectors_out<float>("out")},
+                            launch);
+}
+
 Quantization quantization_of(Call& c, const std::string& name) {
   return {c.padded<float>((name + "_multiplier").c_str()),
           c.padded<float>((name + "_offset").c_str()), c.value<int>((name + "_zero").c_str())};
@@ -167,6 +210,7 @@ cudaError_t run_squeeze_excitation_s8(Call& c, Launch& launch) {
       .table = c.input<float>("table"),
       .gate = c.vectors_out<float>("gate")};
   if (call.table != nullptr) call.table_size = static_cast<int>(c.array<float>("table").size());
+  c.reserve_workspace(workspace_bytes(call, *launch.device), launch);
   return squeeze_excitation_s8(call, launch);
 }
 
@@ -339,13 +383,16 @@ const std::map<std::string, Run> kOps = {
     {"add_s8", run_add_s8},
     {"affine_f32", run_affine_f32},
     {"attentive_pool_f32", run_attentive_pool_f32},
+    {"attentive_pool_s16", run_attentive_pool_s16},
     {"attentive_pool_s8", run_attentive_pool_s8},
     {"conv_f32", run_conv_f32},
+    {"conv_s16", run_conv_s16},
     {"conv_s8", run_conv_s8},
     {"dense_s8", run_dense_s8},
     {"dequantize_f32", run_dequantize_f32},
     {"max_pool_f32", run_max_pool_f32},
     {"max_pool_s8", run_max_pool_s8},
+    {"quantize_s16", run_quantize_s16},
     {"quantize_s8", run_quantize_s8},
     {"range_f32", run_range_f32},
     {"res2_s8", run_res2_s8},
@@ -382,13 +429,24 @@ void run_recorded(Run op, Call& call, Launch& launch, int runs) {
 #endif
 }
 
-// graph_runs: 0 launches the kernel, else so often from a graph.
-std::string run(const std::string& op, const py::dict& arguments, int multiprocessors,
-                int graph_runs) {
-  const auto found = kOps.find(op);
-  EARMARK_CHECK(found != kOps.end(), "there is no kernel '", op, "'");
+Device device_of_tests() {
   Device device;
   check(query_device(0, &device), "query_device");
+#if defined(EARMARK_CUDA_EMULATED)
+  device.wgmma = true;
+  device.shared_memory = 227 << 10;
+#endif
+  return device;
+}
+
+// graph_runs: 0 launches the kernel, else so often from a graph. wgmma: whether kernels may choose
+// it, where there is it.
+std::string run(const std::string& op, const py::dict& arguments, int multiprocessors,
+                int graph_runs, bool wgmma) {
+  const auto found = kOps.find(op);
+  EARMARK_CHECK(found != kOps.end(), "there is no kernel '", op, "'");
+  Device device = device_of_tests();
+  device.wgmma = device.wgmma && wgmma;
   if (multiprocessors != 0) device.multiprocessors = multiprocessors;
   Call call(arguments);
   Launch launch{&device};
@@ -402,6 +460,38 @@ std::string run(const std::string& op, const py::dict& arguments, int multiproce
   return last_kernel;
 }
 
+// Device memory of a test's own.
+class HostedMemory {
+ public:
+  explicit HostedMemory(size_t bytes) : bytes_(bytes) {
+    check(cudaMalloc(&memory_, bytes), "cudaMalloc");
+  }
+  HostedMemory(const HostedMemory&) = delete;
+  HostedMemory& operator=(const HostedMemory&) = delete;
+  ~HostedMemory() { cudaFree(memory_); }
+
+  uintptr_t address() const { return reinterpret_cast<uintptr_t>(memory_); }
+  void write(const py::array& values) {
+    copy(memory_, values.data(), values, cudaMemcpyHostToDevice);
+  }
+  void read(py::array& values) const {
+    copy(values.mutable_data(), memory_, values, cudaMemcpyDeviceToHost);
+  }
+
+ private:
+  void copy(void* to, const void* from, const py::array& values, cudaMemcpyKind kind) const {
+    EARMARK_CHECK((values.flags() & py::array::c_style) != 0 &&
+                      static_cast<size_t>(values.nbytes()) <= bytes_,
+                  "an array that is not contiguous, or larger than the memory");
+    if (values.nbytes() == 0) return;
+    check(cudaMemcpyAsync(to, from, values.nbytes(), kind, nullptr), "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
+  }
+
+  void* memory_ = nullptr;
+  size_t bytes_;
+};
+
 }  // namespace
 }  // namespace earmark::cuda
 
@@ -409,11 +499,17 @@ PYBIND11_MODULE(EARMARK_MODULE, m) {
   using namespace earmark::cuda;
   m.doc() = "Kernels of csrc/cuda by name, for tests.";
   m.def("run", &run, py::arg("op"), py::arg("arguments"), py::arg("multiprocessors") = 0,
-        py::arg("graph_runs") = 0);
+        py::arg("graph_runs") = 0, py::arg("wgmma") = false);
+  py::class_<HostedMemory>(m, "Memory", py::module_local())
+      .def(py::init<size_t>())
+      .def_property_readonly("address", &HostedMemory::address)
+      .def("write", &HostedMemory::write)
+      .def("read", &HostedMemory::read);
   m.def("has_device", [] {
     int count = 0;
     return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
   });
+  m.def("has_wgmma", [] { return device_of_tests().wgmma; });
 #if defined(EARMARK_CUDA_EMULATED)
   m.attr("emulated") = true;
   m.def("seed", &emulation::seed, "The order of warps and lanes from here on.");

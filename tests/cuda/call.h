@@ -13,6 +13,7 @@
 
 #include "core/check.h"
 #include "core/conv_shape.h"
+#include "cuda/conv_s16.h"
 #include "cuda/conv_s8.h"
 #include "cuda/pack_conv_s8.h"
 #include "cuda/softmax_function.h"
@@ -111,6 +112,9 @@ class Call {
     const auto a = array<T>(name);
     return {output<T>(name) + offset(name), a.shape(1), width(name)};
   }
+  // As frames, `name`_low behind each other; 0: one plane.
+  Planes<const int8_t> planes(const char* name) { return {frames<int8_t>(name), low(name)}; }
+  Planes<int8_t> planes_out(const char* name) { return {frames_out<int8_t>(name), low(name)}; }
   template <class T>
   Vectors<const T> vectors(const char* name) {
     if (!has(name)) return {};
@@ -157,6 +161,33 @@ class Call {
     return {upload(packed.weight), packed.depth, upload(packed.input_zero)};
   }
 
+  // `weight` [planes][c_out][...][c_in] and `input_zero` [planes][c_in].
+  WeightsS16 weights_s16(const ConvShape& shape) {
+    const auto rows = [&](const char* name) {
+      const auto a = array<int8_t>(name);
+      const py::ssize_t size = a.size() / a.shape(0);
+      std::vector<std::vector<int8_t>> planes;
+      for (py::ssize_t i = 0; i < a.shape(0); ++i) {
+        planes.emplace_back(a.data() + i * size, a.data() + (i + 1) * size);
+      }
+      return planes;
+    };
+    const auto planes = rows("weight");
+    const PackedConvS16 packed = pack_conv_s16(shape, planes, rows("input_zero"));
+    return {upload(packed.weight), static_cast<int>(planes.size()), packed.depth,
+            upload(packed.input_zero), upload(packed.initial)};
+  }
+
+  // `table`, with lines; no entries where it is missing.
+  LookupTable line_table() {
+    if (!has("table")) return {};
+    const auto table = array<float>("table");
+    const int entries = static_cast<int>(table.size());
+    std::vector<float> differences(entries, 0.0f);
+    for (int i = 0; i + 1 < entries; ++i) differences[i] = table.data()[i + 1] - table.data()[i];
+    return {input<float>("table"), upload(differences), entries};
+  }
+
   SoftmaxFunction softmax() {
     SoftmaxFunction f;
     if (has("slopes")) {
@@ -170,11 +201,8 @@ class Call {
                bounds.data()[1]};
     } else if (has("table")) {
       f.kind = SoftmaxFunction::Kind::kTable;
-      const auto table = array<float>("table");
-      const int entries = static_cast<int>(table.size());
-      std::vector<float> differences(entries, 0.0f);
-      for (int i = 0; i + 1 < entries; ++i) differences[i] = table.data()[i + 1] - table.data()[i];
-      f.table = {input<float>("table"), upload(differences), entries};
+      f.table = line_table();
+      const int entries = f.table.entries;
       if (has("range")) {
         const auto range = array<float>("range");
         f.table.scale = static_cast<float>(entries - 1) / (range.data()[1] - range.data()[0]);
@@ -235,6 +263,9 @@ class Call {
   }
   int64_t offset(const char* name) const {
     return value<int64_t>((std::string(name) + "_offset").c_str(), 0);
+  }
+  int64_t low(const char* name) const {
+    return value<int64_t>((std::string(name) + "_low").c_str(), 0);
   }
   int width(const char* name) const {
     return value<int>((std::string(name) + "_width").c_str(), 1);

@@ -60,6 +60,9 @@ struct AsyncCopy {
   int size;
 };
 
+// A product of a warpgroup (ptx_on_cpu.h), under way until its group is waited for.
+using GroupProduct = std::function<void()>;
+
 struct Thread {
   dim3 index;
   int lane = 0;
@@ -67,6 +70,7 @@ struct Thread {
   enum State { kReady, kAtBlock, kAtWarp, kDone } state = kReady;
   const char* at = "";                            // the operation that it waits in
   std::deque<std::vector<AsyncCopy>> copies{{}};  // the last group is open
+  std::deque<std::vector<GroupProduct>> products{{}};
 };
 
 // Operands of one warp operation, by lane. Two of them take turns: no lane can reach the second
@@ -94,6 +98,9 @@ struct Machine {
   // Matrices whose rows `ldmatrix` read from the same bank of shared memory, since the process
   // began: a swizzle that works has none.
   int64_t bank_conflicts = 0;
+  // By 16 bytes of shared memory: the thread, counted from 1, whose asynchronous copy wgmma does
+  // not see yet.
+  std::vector<unsigned> unseen;
   std::mutex mutex;
 
   Warp& warp() { return warps[linear(current->index) / kWarp]; }
@@ -101,6 +108,9 @@ struct Machine {
   bool in_shared(const void* p, size_t bytes) const {
     const auto* begin = static_cast<const unsigned char*>(p);
     return begin >= shared.get() && begin + bytes <= shared.get() + shared_bytes;
+  }
+  unsigned& unseen_by_wgmma(const void* p) {
+    return unseen[(static_cast<const unsigned char*>(p) - shared.get()) / 16];
   }
   void fail(const std::string& what) {
     if (error.empty()) error = what;
@@ -161,6 +171,7 @@ struct Machine {
   void run_block(const std::function<void()>& body) {
     // Stale contents of an earlier block must not help.
     if (shared_bytes != 0) std::memset(shared.get(), kGarbage, shared_bytes);
+    unseen.assign(shared_bytes / 16 + 1, 0);
     warps.assign((threads.size() + kWarp - 1) / kWarp, Warp{});
     for (unsigned i = 0; i < threads.size(); ++i) {
       Thread* t = threads[i].get();
@@ -168,6 +179,7 @@ struct Machine {
       t->lane = i % kWarp;
       t->state = Thread::kReady;
       t->copies.assign(1, {});
+      t->products.assign(1, {});
       t->fiber.start(body);
       warps[i / kWarp].lanes.push_back(t);
     }
@@ -196,7 +208,7 @@ struct Machine {
     block = block_;
     shared_bytes = bytes;
     void* memory = nullptr;
-    if (posix_memalign(&memory, 128, std::max<size_t>(bytes, 1)) != 0) std::abort();
+    if (posix_memalign(&memory, 1024, std::max<size_t>(bytes, 1)) != 0) std::abort();
     shared.reset(static_cast<unsigned char*>(memory));
     threads.clear();
     for (unsigned i = 0; i < block.x * block.y * block.z; ++i) {
@@ -251,6 +263,7 @@ T atomic(T* address, const F& f) {
 
 inline void complete(const std::vector<AsyncCopy>& copies) {
   for (const AsyncCopy& c : copies) {
+    machine.unseen_by_wgmma(c.to) = machine.linear(machine.current->index) + 1;
     std::memcpy(c.to, c.from, c.bytes);
     std::memset(static_cast<char*>(c.to) + c.bytes, 0, c.size - c.bytes);
   }

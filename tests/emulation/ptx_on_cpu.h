@@ -1,5 +1,5 @@
 // The PTX instructions that the kernels use, by the definition in the PTX ISA: what
-// csrc/cuda/async_copy.cuh and mma_s8.cuh wrap.
+// csrc/cuda/async_copy.cuh, mma_s8.cuh and wgmma_s8.cuh wrap.
 #pragma once
 
 #include "emulation/cuda_on_cpu.h"
@@ -67,6 +67,116 @@ inline void multiply_add_s8(int32_t (&acc)[4], const uint32_t (&a)[4], uint32_t 
     }
     return 0;
   });
+}
+
+// As on the device: counted from where shared memory begins.
+inline uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(static_cast<const unsigned char*>(p) -
+                               emulation::machine.shared.get());
+}
+
+inline void show_to_wgmma() {
+  using namespace emulation;
+  const unsigned mine = machine.linear(machine.current->index) + 1;
+  for (unsigned& owner : machine.unseen) owner = owner == mine ? 0 : owner;
+}
+
+// The four warps of a group run the same instructions; each lane computes its own sums.
+inline void begin_wgmma() {
+  emulation::exchange("wgmma.fence", 0, [](const auto&) { return 0; });
+}
+
+inline void commit_wgmma() { emulation::machine.current->products.emplace_back(); }
+
+template <int kPending>
+void wait_wgmma() {
+  auto& groups = emulation::machine.current->products;
+  for (; groups.size() > kPending + 1; groups.pop_front()) {
+    for (const auto& product : groups.front()) product();
+  }
+}
+
+inline void pin_sums(int32_t (&)[32][4]) {}
+
+// An operand of wgmma in shared memory, K-major, as its descriptor says.
+class WgmmaOperand {
+ public:
+  explicit WgmmaOperand(uint64_t descriptor)
+      : start_(field(descriptor, 0, 14) << 4), stride_(field(descriptor, 32, 14) << 4) {
+    const bool swizzle_128 = field(descriptor, 62, 2) == 1 && field(descriptor, 49, 3) == 0;
+    if (!swizzle_128 || stride_ != 1024 || start_ % 1024 >= 128) {
+      emulation::machine.fail("wgmma: another layout than rows of 128 bytes, swizzled");
+    }
+  }
+
+  // Bytes 4 * word .. 4 * word + 3 of the 32 of a row. Bits 7 to 9 of an address are added, without
+  // carry, to bits 4 to 6.
+  uint32_t word(int row, int word) const {
+    using emulation::machine;
+    const size_t linear = start_ + row / 8 * stride_ + row % 8 * 128 + 4 * word;
+    const unsigned char* from = machine.shared.get() + (linear ^ (linear >> 7 & 7) << 4);
+    uint32_t value = 0;
+    if (!machine.in_shared(from, 4)) {
+      machine.fail("wgmma reads beyond shared memory");
+    } else if (machine.unseen_by_wgmma(from) != 0) {
+      machine.fail("wgmma reads what no fence.proxy.async has shown it");
+    } else {
+      std::memcpy(&value, from, 4);
+    }
+    return value;
+  }
+
+ private:
+  static size_t field(uint64_t descriptor, int bit, int bits) {
+    return descriptor >> bit & ((uint64_t{1} << bits) - 1);
+  }
+
+  size_t start_, stride_;
+};
+
+// The product happens at once or when it is waited for: by chance, but in order. The sums are
+// spoilt until then.
+inline void multiply_add_wgmma(int32_t (&d)[32][4], uint64_t a, uint64_t b) {
+  using namespace emulation;
+  struct Operands {
+    uint64_t a, b;
+  };
+  exchange("wgmma", Operands{a, b}, [&](const auto& of) {
+    if (of(0).a != a || of(0).b != b) machine.fail("wgmma with other operands in a lane");
+    return 0;
+  });
+  Thread* const thread = machine.current;
+  const int row =
+      static_cast<int>(machine.linear(thread->index)) % 128 / 32 * 16 + thread->lane / 4;
+  const int column = thread->lane % 4 * 2;
+  const auto product = [&d, row, column, x = WgmmaOperand(a), y = WgmmaOperand(b)] {
+    for (int t = 0; t < 32; ++t) {
+      for (int k = 0; k < 4; ++k) {
+        for (int word = 0; word < 8; ++word) {
+          d[t][k] =
+              __dp4a(x.word(row + k / 2 * 8, word), y.word(8 * t + column + k % 2, word), d[t][k]);
+        }
+      }
+    }
+  };
+  auto& groups = thread->products;
+  bool earlier = false;
+  for (const auto& group : groups) earlier |= !group.empty();
+  if (!earlier && machine.random() % 2 == 0) {
+    product();
+    return;
+  }
+  if (!earlier) {
+    for (auto& sums : d) {
+      for (int32_t& sum : sums) sum = ~sum;
+    }
+    groups.back().push_back([&d] {
+      for (auto& sums : d) {
+        for (int32_t& sum : sums) sum = ~sum;
+      }
+    });
+  }
+  groups.back().push_back(product);
 }
 
 }  // namespace earmark::cuda

@@ -467,11 +467,24 @@ TracedTensor DeviceEngine::copy(const Walk& walk, const Tensor& tensor) const {
   const size_t row_bytes = tensor.channels * size_of(tensor.dtype);
   out.data.resize(rows * row_bytes);
   const cudaStream_t stream = walk.launch.stream;
-  check(cudaMemcpy2DAsync(out.data.data(), row_bytes, place.data,
-                          place.stride * size_of(tensor.dtype), row_bytes, rows,
-                          cudaMemcpyDeviceToHost, stream),
-        "copying '" + tensor.name + "'");
+  const auto take = [&](size_t to, int64_t from, size_t bytes) {
+    check(cudaMemcpy2DAsync(out.data.data() + to, row_bytes, place.data + from,
+                            place.stride * size_of(tensor.dtype), bytes, rows,
+                            cudaMemcpyDeviceToHost, stream),
+          "copying '" + tensor.name + "'");
+  };
+  const bool planes = tensor.dtype == DType::kS16;
+  if (planes) {
+    take(0, 0, tensor.channels);
+    take(tensor.channels, walk.planes<char>(tensor).low, tensor.channels);
+  } else {
+    take(0, 0, row_bytes);
+  }
   check(cudaStreamSynchronize(stream), "running the network");
+  if (planes) {
+    for (char& value : out.data) value = static_cast<char>(value ^ 0x80);
+    join_planes(out.data, tensor.channels);
+  }
   return out;
 }
 

@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "engine/device/constants.h"
 #include "engine/device/walk.h"
 #include "engine/op.h"
 
@@ -31,7 +30,7 @@ class DeviceOp {
 using DeviceOpPtr = std::unique_ptr<DeviceOp>;
 
 // The op that `desc` names, its constants on the device. `host` is the same op of the CPU's, which
-// has checked all there is to check. Throws std::invalid_argument for an op that has no kernel.
+// has checked all there is to check. Throws std::runtime_error for an op that has no kernel.
 DeviceOpPtr make_device_op(const Plan& plan, const OpDesc& desc, const Op& host,
                            Constants& constants);
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cuda/fbank_f32.h"
-#include "engine/device/constants.h"
+#include "engine/device/walk.h"
 #include "engine/front_end.h"
 
 namespace earmark::device {

@@ -226,6 +226,9 @@ class SqueezeExcitation final : public DeviceOp {
   cudaError_t launch(const Walk& walk) const override {
     return cuda::squeeze_excitation_s8(call(walk), walk.launch);
   }
+  size_t workspace_bytes(const Walk& walk) const override {
+    return cuda::workspace_bytes(call(walk), *walk.launch.device);
+  }
 
  private:
   const StatsS8& mean_;

@@ -5,6 +5,7 @@
 #include "cuda/conv_s8.h"
 #include "cuda/dense_s8.h"
 #include "cuda/quantize_s8.h"
+#include "cuda/softmax_function.h"
 #include "cuda/stats.h"
 #include "engine/device/device_op.h"
 #include "engine/op_args.h"
@@ -15,6 +16,10 @@ namespace earmark::device {
 const float* upload(Constants& constants, const AlignedBuffer<float>& values, int channels);
 EpilogueS8 upload(Constants& constants, const Epilogue& epilogue,
                   const std::vector<int32_t>& initial, int channels, bool relu, int zero_u8);
+
+// Likewise a table with lines, a softmax.
+LookupTable upload(Constants& constants, LookupTable table);
+cuda::SoftmaxFunction softmax_function(const OpArgs& args, Constants& constants, bool integer);
 
 // Weights, epilogue and the input's quantization of an int8 layer.
 class LayerS8 {
@@ -95,8 +100,10 @@ class StatsS8 final : public DeviceOp {
   double min_variance;
 };
 
-// What is not in this header.
+// What is not in this header, of other dtypes and of 16 bits; null for an op that is neither.
 DeviceOpPtr make_other_op(const OpArgs& args, const OpDesc& desc, const Op& host,
                           Constants& constants);
+DeviceOpPtr make_s16_op(const OpArgs& args, const OpDesc& desc, const Op& host,
+                        Constants& constants);
 
 }  // namespace earmark::device

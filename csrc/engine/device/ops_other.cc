@@ -7,36 +7,11 @@
 #include "cuda/pack_conv_f32.h"
 #include "cuda/pack_conv_s8.h"
 #include "cuda/range_f32.h"
+#include "engine/device/call_op.h"
 #include "engine/device/ops.h"
-#include "engine/ops/softmax_function.h"
 
 namespace earmark::device {
 namespace {
-
-// An op whose launch is one call struct: `fill` makes it for a walk.
-template <class Call, cudaError_t (*kLaunch)(const Call&, const cuda::Launch&)>
-class CallOp final : public DeviceOp {
- public:
-  using Fill = std::function<Call(const Walk&)>;
-  CallOp(const OpDesc& desc, Fill fill) : DeviceOp(desc.name, desc.op), fill_(std::move(fill)) {}
-
-  cudaError_t launch(const Walk& walk) const override { return kLaunch(fill_(walk), walk.launch); }
-  size_t workspace_bytes(const Walk& walk) const override {
-    if constexpr (requires(Call c) { cuda::workspace_bytes(c, *walk.launch.device); }) {
-      return cuda::workspace_bytes(fill_(walk), *walk.launch.device);
-    }
-    return 0;
-  }
-
- private:
-  Fill fill_;
-};
-
-template <auto kLaunch, class Fill>
-DeviceOpPtr call_op(const OpDesc& desc, Fill fill) {
-  using Call = std::invoke_result_t<Fill, const Walk&>;
-  return std::make_unique<CallOp<Call, kLaunch>>(desc, std::move(fill));
-}
 
 DeviceOpPtr dequantize_f32(const OpArgs& args, const OpDesc& desc, const Op& host,
                            Constants& constants) {
@@ -160,25 +135,6 @@ DeviceOpPtr stats_f32(const OpArgs& args, const OpDesc& desc, const Op& host, Co
                           .min_variance = min_variance,
                           .out = walk.vectors<float>(out)};
   });
-}
-
-cuda::SoftmaxFunction softmax_function(const OpArgs& args, Constants& constants, bool integer) {
-  const SoftmaxFunction host(args, integer);
-  cuda::SoftmaxFunction f;
-  using Kind = cuda::SoftmaxFunction::Kind;
-  if (host.kind == SoftmaxFunction::Kind::kPwl) {
-    f.kind = Kind::kPwl;
-    f.pwl = host.pwl();
-    f.pwl.breakpoints = constants.add(f.pwl.breakpoints, f.pwl.count);
-    f.pwl.slopes = constants.add(f.pwl.slopes, f.pwl.count + 1);
-    f.pwl.intercepts = constants.add(f.pwl.intercepts, f.pwl.count + 1);
-  } else if (host.kind == SoftmaxFunction::Kind::kTable) {
-    f.kind = Kind::kTable;
-    f.table = host.table();
-    f.table.values = constants.add(f.table.values, f.table.entries);
-    f.table.differences = constants.add(f.table.differences, f.table.entries);
-  }
-  return f;
 }
 
 DeviceOpPtr attentive_pool_s8(const OpArgs& args, const OpDesc& desc, const Op& host,

@@ -1,6 +1,7 @@
 #include "core/check.h"
 #include "cuda/pack_conv_s8.h"
 #include "engine/device/ops.h"
+#include "engine/ops/softmax_function.h"
 
 namespace earmark::device {
 
@@ -31,6 +32,29 @@ LayerS8::LayerS8(const OpArgs& args, const OpDesc& desc, Constants& constants,
   weights = {constants.add(packed.weight), packed.depth, constants.add(packed.input_zero)};
   epilogue = upload(constants, args.epilogue(shape.c_out, DType::kS8), packed.initial, shape.c_out,
                     args.flag("relu"), out_zero_u8);
+}
+
+LookupTable upload(Constants& constants, LookupTable table) {
+  table.values = constants.add(table.values, table.entries);
+  table.differences = constants.add(table.differences, table.entries);
+  return table;
+}
+
+cuda::SoftmaxFunction softmax_function(const OpArgs& args, Constants& constants, bool integer) {
+  const SoftmaxFunction host(args, integer);
+  cuda::SoftmaxFunction f;
+  using Kind = cuda::SoftmaxFunction::Kind;
+  if (host.kind == SoftmaxFunction::Kind::kPwl) {
+    f.kind = Kind::kPwl;
+    f.pwl = host.pwl();
+    f.pwl.breakpoints = constants.add(f.pwl.breakpoints, f.pwl.count);
+    f.pwl.slopes = constants.add(f.pwl.slopes, f.pwl.count + 1);
+    f.pwl.intercepts = constants.add(f.pwl.intercepts, f.pwl.count + 1);
+  } else if (host.kind == SoftmaxFunction::Kind::kTable) {
+    f.kind = Kind::kTable;
+    f.table = upload(constants, host.table());
+  }
+  return f;
 }
 
 namespace {
@@ -203,8 +227,12 @@ DeviceOpPtr make_device_op(const Plan& plan, const OpDesc& desc, const Op& host,
   if (desc.op == "quantize_s8") return make(static_cast<QuantizeS8*>(nullptr));
   if (desc.op == "stats_s8") return make(static_cast<StatsS8*>(nullptr));
   DeviceOpPtr other = make_other_op(args, desc, host, constants);
-  if (other != nullptr) take_host(*other, host);
-  args.check(other != nullptr, "there is no CUDA kernel of it yet");
+  if (other == nullptr) other = make_s16_op(args, desc, host, constants);
+  if (other == nullptr) {
+    throw std::runtime_error(
+        concat("op '", desc.name, "' (", desc.op, "): there is no CUDA kernel of it yet"));
+  }
+  take_host(*other, host);
   return other;
 }
 

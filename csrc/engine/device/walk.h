@@ -3,16 +3,27 @@
 
 #include <vector>
 
+#include "cuda/constants.h"
 #include "cuda/tensors.h"
-#include "engine/device/runtime.h"
 #include "engine/plan.h"
 
 namespace earmark::device {
+
+using cuda::check;
+using cuda::Constants;
+using cuda::DeviceBuffer;
+using cuda::DeviceGuard;
+using cuda::Event;
+using cuda::Graph;
+using cuda::Memory;
+using cuda::PinnedBuffer;
+using cuda::Stream;
 
 // Elements from one position, or one recording's vector, to the next. Kernels copy 16 bytes at once
 // where rows allow it, and read vectors by whole panels. The caller's features are contiguous.
 inline int64_t stride_of(const Tensor& base, bool is_input) {
   if (base.kind == Kind::kVector) return cuda::padded_channels(base.channels);
+  if (base.dtype == DType::kS16) return (base.channels + 15) / 16 * 16;  // of bytes, each plane
   const int whole = static_cast<int>(16 / size_of(base.dtype));
   if (is_input || base.channels < whole) return base.channels;
   return (base.channels + whole - 1) / whole * whole;
@@ -40,6 +51,14 @@ struct Walk {
   cuda::Vectors<T> vectors(const Tensor& t) const {
     const Place& p = places[t.id];
     return {reinterpret_cast<T*>(p.data), p.stride};
+  }
+  // Of an s8 or s16 tensor, frames or vector.
+  template <class T>
+  cuda::Planes<T> planes(const Tensor& t) const {
+    const Place& p = places[t.id];
+    auto* data = reinterpret_cast<T*>(p.data);
+    if (t.dtype == DType::kS8) return {{data, p.stride, p.width}, 0};
+    return {{data, 2 * p.stride, p.width}, p.stride};
   }
   // Null for none.
   cuda::Vectors<const float> vectors(const Tensor* t) const {

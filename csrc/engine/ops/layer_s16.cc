@@ -1,22 +1,9 @@
 #include "engine/ops/layer_s16.h"
 
+#include "core/planes.h"
 #include "engine/ops/conv_driver.h"
 
 namespace earmark {
-namespace {
-
-// Digits to the base kWeightBase, from -127 to 127: high, low.
-std::vector<std::vector<int8_t>> weight_planes(const std::vector<int16_t>& weight) {
-  std::vector<std::vector<int8_t>> planes(2, std::vector<int8_t>(weight.size()));
-  for (size_t i = 0; i < weight.size(); ++i) {
-    const int high = (weight[i] + kMaxWeightS16) / kWeightBase - 127;
-    planes[0][i] = static_cast<int8_t>(high);
-    planes[1][i] = static_cast<int8_t>(weight[i] - kWeightBase * high);
-  }
-  return planes;
-}
-
-}  // namespace
 
 LayerS16::LayerS16(const OpArgs& args, const OpDesc& desc, Isa isa, const ConvShape& shape,
                    const Tensor& in, const std::vector<int64_t>& weight_shape)
@@ -26,23 +13,11 @@ LayerS16::LayerS16(const OpArgs& args, const OpDesc& desc, Isa isa, const ConvSh
       relu_(args.flag("relu")) {
   args.check(in.dtype != DType::kF32, "in '", in.name, "' must be s8 or s16");
   args.check(desc.quantization.empty(), "a zero point that is found at run time is of int8 layers");
-  std::vector<std::vector<int8_t>> planes;
-  if (args.has("weight", DType::kS16)) {
-    planes = weight_planes(args.weights_s16(weight_shape));
-  } else {
-    const int8_t* weight = args.weights_s8(weight_shape);
-    planes.emplace_back(weight, weight + shape.weights());
-  }
+  const std::vector<std::vector<int8_t>> planes = args.weight_planes(weight_shape);
+  const std::vector<std::vector<int8_t>> zeros = args.input_zero_planes(in);
   zero_row_ = AlignedBuffer<uint8_t>(static_cast<size_t>(planes_in_) * shape.c_in);
   for (int plane = 0; plane < planes_in_; ++plane) {
-    std::vector<int8_t> zero(shape.c_in);
-    if (planes_in_ == 2) {
-      args.check(!args.has("input_zero"), "'input_zero' is of s8 inputs");
-      const int byte = plane == 0 ? in.zero_u16() >> 8 : in.zero_u16() & 255;
-      std::fill(zero.begin(), zero.end(), static_cast<int8_t>(byte - 128));
-    } else {
-      zero = args.input_zero(in);
-    }
+    const std::vector<int8_t>& zero = zeros[plane];
     uint8_t* row = zero_row_.data() + static_cast<size_t>(plane) * shape.c_in;
     for (int i = 0; i < shape.c_in; ++i) row[i] = static_cast<uint8_t>(zero[i] + 128);
     for (size_t i = 0; i < planes.size(); ++i) {
@@ -125,7 +100,7 @@ void LayerS16::run(const Kernels& k, char* scratch, int max_rows, int n_rows, in
         k.conv_acc_s8(call, initials_[planes.count].data(), to, planes.stride);
         planes.sums[planes.count] = to;
         planes.factor[planes.count++] =
-            (in + 1 < planes_in_ ? 256.0 : 1.0) * (w + 1 < packed_.size() ? kWeightBase : 1);
+            plane_factor(planes_in_, in, static_cast<int>(packed_.size()), static_cast<int>(w));
       }
     }
     const int channel = panel * width;

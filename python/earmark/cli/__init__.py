@@ -19,9 +19,11 @@ from typing import NoReturn
 from earmark.cli import (
     _bench,
     _classify,
+    _compress,
     _demo,
     _embed,
     _eval,
+    _export,
     _info,
     _quantize,
     _search,
@@ -43,6 +45,8 @@ _COMMANDS = (
     _quantize,
     _sensitivity,
     _search,
+    _compress,
+    _export,
     _train,
     _bench,
 )
@@ -96,6 +100,12 @@ def _describe(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "yaml"):
         return f"this command needs {error.name}: pip install earmark[torch]"
+    if isinstance(error, ModuleNotFoundError) and error.name == "onnx":
+        return "this command needs onnx: pip install earmark[onnx]"
+    if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt_rtx":
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in ("av", "zstandard"):
+        return f"weights in this coding need {error.name}: pip install earmark[compress]"
     if isinstance(error, ModuleNotFoundError) and error.name in ("pyroomacoustics", "scipy"):
         return f"simulated rooms need {error.name}: pip install earmark[train], or --rooms 0"
     if isinstance(error, CommandError | OSError | ValueError | RuntimeError) and str(error):

@@ -53,6 +53,20 @@ def read_known_clips(args: argparse.Namespace) -> list[Clip]:
     return find_clips(args.clips, args.fold)
 
 
+def calibration_recordings(args: argparse.Namespace, clips: list[Clip]) -> list[Path]:
+    """The recordings to calibrate on; what is measured on is none of them."""
+    from earmark.trials import read_recordings
+
+    if args.calibrate is None:
+        return []
+    recordings = read_recordings(args.calibrate)
+    measured = {clip.path.resolve() for clip in clips}
+    kept = [path for path in recordings if path.resolve() not in measured]
+    if not kept:
+        raise CommandError(f"{args.calibrate}: all {len(recordings)} recordings are in --clips")
+    return kept
+
+
 def check_classes(clips: Sequence[Clip], labels: Sequence[str], model: str) -> None:
     """CommandError for a clip of a class that the model does not know."""
     for clip in clips:

@@ -30,8 +30,13 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the model's description."""
     import earmark
+    from earmark import modelfile
+    from earmark.compression.statistics import layer_entropies
 
     info = earmark.load(args.model, device=args.device).info()
+    entropies = layer_entropies(modelfile.read(args.model))
+    for layer in info["layers"]:
+        layer |= entropies[layer["name"]]
     print_result(args, info, _lines(args.model, info))
     return 0
 
@@ -68,8 +73,22 @@ def _lines(path: str, info: dict[str, Any]) -> Iterator[str]:
         else:
             yield f"{title.replace('_', ' ')}: nothing recorded"
     yield ""
-    yield "layers (statistics: of the weights as trained, of the output as calibration saw it)"
-    header = ["name", "op", "precision", "params", "bytes"]
+    yield (
+        "layers (bytes as stored; H0, H1: entropy of an int8 weight alone, and after the one "
+        "before it; statistics: of the weights as trained, of the output as calibration saw it)"
+    )
+    header = [
+        "name",
+        "op",
+        "precision",
+        "coding",
+        "params",
+        "bytes",
+        "decoded",
+        "bits/w",
+        "H0",
+        "H1",
+    ]
     header += [f"w {key}" for key in _STATISTICS] + [f"out {key}" for key in _STATISTICS]
     yield from table(header, [_layer_row(layer) for layer in info["layers"]])
 
@@ -111,9 +130,17 @@ def _layer_row(layer: dict[str, Any]) -> list[str]:
         layer["name"],
         layer["op"],
         layer["precision"],
+        layer["coding"] or "",
         str(layer["params"]),
         str(layer["bytes"]),
+        str(layer["decoded_bytes"]),
     ]
+    for bits in (
+        layer["bits_per_weight"],
+        layer["entropy_bits"],
+        layer["first_order_entropy_bits"],
+    ):
+        row.append("" if bits is None else f"{bits:.3f}")
     for statistics in (layer["weight"], layer["activation"]):
         row += [f"{statistics[key]:.4g}" if statistics else "" for key in _STATISTICS]
     return row

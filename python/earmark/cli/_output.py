@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
@@ -143,6 +143,41 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return value
+
+
+def fraction(text: str) -> float:
+    """argparse type: ``0.1%`` or 0.001."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be such as 0.1% or 0.001, got {text!r}")
+    return value
+
+
+def layer_choices(
+    text: str, what: str, named: Mapping[str, Mapping[str, str]], names: str
+) -> dict[str, str]:
+    """Choices of the form ``layer=choice,...``, for an argparse type.
+
+    what: a choice is, in capitals. named: entries that a name stands for; names: those, in words.
+    """
+    chosen: dict[str, str] = {}
+    for item in text.split(","):
+        layer, equals, choice = item.partition("=")
+        if not equals and layer in named:
+            entries = named[layer]
+        elif layer and equals and choice:
+            entries = {layer: choice}
+        else:
+            raise argparse.ArgumentTypeError(
+                f"must be LAYER={what},... or {names} ({', '.join(named)}), got {item!r}"
+            )
+        if twice := sorted(chosen.keys() & entries.keys()):
+            raise argparse.ArgumentTypeError(f"names layer {twice[0]!r} twice")
+        chosen |= entries
+    return chosen
 
 
 def cosine_threshold(text: str) -> float:

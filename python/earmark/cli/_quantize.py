@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from earmark.cli._clips import (
     add_clips,
+    calibration_recordings,
     check_classes,
     classify_clips,
     data_name,
@@ -31,6 +32,7 @@ from earmark.cli._output import (
     add_checkpoint,
     add_command,
     atomic_output,
+    layer_choices,
     print_result,
     progress_callback,
 )
@@ -110,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     trials, clips = read_given_trials(args), read_known_clips(args)
     net = load_checkpoint(args.checkpoint, args.family)
     _check_data(args, net, trials, clips)
-    recordings = _calibration(args, clips)
+    recordings = calibration_recordings(args, clips)
     failed: list[dict[str, str]] = []
     with atomic_output(args.output) as temporary:
         with progress_callback(args, "calibrate") as progress:
@@ -172,40 +174,11 @@ def _check_data(
         raise CommandError("--equalize needs --calibrate")
 
 
-def _calibration(args: argparse.Namespace, clips: list[Clip]) -> list[Path]:
-    """The recordings to calibrate on; what is measured on is none of them."""
-    from earmark.trials import read_recordings
-
-    if args.calibrate is None:
-        return []
-    recordings = read_recordings(args.calibrate)
-    measured = {clip.path.resolve() for clip in clips}
-    kept = [path for path in recordings if path.resolve() not in measured]
-    if not kept:
-        raise CommandError(f"{args.calibrate}: all {len(recordings)} recordings are in --clips")
-    return kept
-
-
 def layer_precisions(text: str) -> dict[str, str]:
     """argparse type: ``layer=precision,...``, or presets in place of such entries."""
     from earmark.quantization.precision import PRESETS
 
-    precisions: dict[str, str] = {}
-    for item in text.split(","):
-        layer, equals, precision = item.partition("=")
-        if not equals and layer in PRESETS:
-            entries = PRESETS[layer]
-        elif layer and equals and precision:
-            entries = {layer: precision}
-        else:
-            known = ", ".join(PRESETS)
-            raise argparse.ArgumentTypeError(
-                f"must be LAYER=PRECISION,... or a preset ({known}), got {item!r}"
-            )
-        if twice := sorted(precisions.keys() & entries.keys()):
-            raise argparse.ArgumentTypeError(f"names layer {twice[0]!r} twice")
-        precisions |= entries
-    return precisions
+    return layer_choices(text, "PRECISION", PRESETS, "a preset")
 
 
 def check_precision(name: str, args: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from earmark.cli._output import (
     add_crops,
     add_work,
     atomic_output,
+    fraction,
     interval,
     positive_int,
     print_result,
@@ -53,13 +54,13 @@ def add_parser(subparsers: Subparsers) -> None:
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument(
         "--max-eer-change",
-        type=_fraction,
+        type=fraction,
         metavar="X",
         help="the smallest file whose EER is at most so much above float32's: 0.1%% or 0.001",
     )
     budget.add_argument(
         "--max-size",
-        type=_fraction,
+        type=fraction,
         metavar="Y",
         help="the nearest to float32 of at most this size: 20%% or 0.2 of 4 bytes a parameter",
     )
@@ -209,17 +210,6 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     yield f"--precision {chosen['quantize']}"
     if summary["output"]:
         yield f"written: {summary['output']}"
-
-
-def _fraction(text: str) -> float:
-    """argparse type: ``0.1%`` or 0.001."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = math.nan
-    if not -1 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be such as 0.1% or 0.001, got {text!r}")
-    return value
 
 
 def _milliseconds(text: str) -> float:

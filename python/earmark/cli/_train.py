@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from earmark.nn.softmax import ApproximateSoftmax
     from earmark.training import Corpus, Evaluation, TrainingConfig
 
+    Trainer = Callable[..., dict[str, Any]]
+
 _CALIBRATION = 64
 _QAT_CALIBRATION = 256
 _QUANTIZED = "model.earmark"
@@ -47,7 +49,7 @@ _SPEAKERS_ONLY = {
     ),
     "finetune": (
         *("noise", "trials", "root", "margin", "rooms", "speeds"),
-        *("softmax", "segments", "learnable", "entries", "qat", "distill"),
+        *("softmax", "segments", "learnable", "entries"),
     ),
 }
 _SOUNDS_ONLY = ("fold", "class_weights", "undersample")
@@ -133,7 +135,22 @@ def add_parser(subparsers: Subparsers) -> None:
     quantized.add_argument(
         "--distill",
         action="store_true",
-        help="with --qat: train towards the float32 network's embeddings, without labels",
+        help="with --qat: train towards the float32 network's embeddings, of sounds its "
+        "probabilities, without labels",
+    )
+    quantized.add_argument(
+        "--compressed",
+        metavar="MODEL",
+        help="train the coarse weights of a file that `earmark compress` made of this network "
+        f"within a budget, as --distill does; RUN/{_QUANTIZED} is the "
+        "result",
+    )
+    quantized.add_argument(
+        "--price",
+        type=float,
+        metavar="P",
+        help="with --compressed: what a bit a weight costs, in 1 - cosine, of sounds in nats "
+        "(default: 0.001)",
     )
     _add_sounds(finetune, "finetune")
 
@@ -176,10 +193,14 @@ def run_finetune(args: argparse.Namespace) -> int:
         raise CommandError("--distill needs --qat")
     if args.qat is not None and layer is not None:
         raise CommandError("--qat and --softmax are trained one after the other")
+    if args.compressed is not None and (args.qat is not None or layer is not None):
+        raise CommandError("--compressed goes with neither --qat nor --softmax")
+    if args.price is not None and args.compressed is None:
+        raise CommandError("--price needs --compressed")
     net = load_checkpoint(args.checkpoint, args.family)
     _refuse_of_other_kind(args, isinstance(net, SoundResNet))
     if isinstance(net, SoundResNet):
-        return _train_sounds.run(args, _device(args), net)
+        return _train_sounds.run(args, _device(args), net, partial(_trainer, args))
     return _train(args, net, True, layer)
 
 
@@ -304,7 +325,7 @@ def _train(
     args: argparse.Namespace, net: EcapaTdnn, pretrained: bool, softmax: ApproximateSoftmax | None
 ) -> int:
     from earmark.nn import replace_softmax
-    from earmark.training import Corpus, Recordings, find_utterances
+    from earmark.training import Corpus, Recordings, find_utterances, train
     from earmark.trials import read_recordings
 
     device = _device(args)
@@ -326,7 +347,9 @@ def _train(
         progress_callback(args, "rooms") as room_progress,
         progress_callback(args, "train") as progress,
     ):
-        result = _trainer(args, corpus, pretrained, calibration_progress)(
+        plain = partial(train, pretrained=pretrained)
+        trainer = _trainer(args, corpus, calibration_progress, plain) if pretrained else plain
+        result = trainer(
             net,
             corpus,
             args.output,
@@ -345,14 +368,18 @@ def _train(
 def _trainer(
     args: argparse.Namespace,
     corpus: Corpus,
-    pretrained: bool,
     calibration_progress: Callable[[int, int], None] | None,
-) -> Callable[..., dict[str, Any]]:
-    """The function that trains, with what it alone takes."""
-    from earmark.training import train, train_quantized
+    plain: Trainer,
+) -> Trainer:
+    """The function that trains a checkpoint further, with what it alone takes."""
+    from earmark import modelfile
+    from earmark.training import train_compressed, train_quantized
 
-    if not pretrained or args.qat is None:
-        return partial(train, pretrained=pretrained)
+    if args.compressed is not None:
+        price = {} if args.price is None else {"price": args.price}
+        return partial(train_compressed, compressed=modelfile.read(args.compressed), **price)
+    if args.qat is None:
+        return plain
     paths = corpus.recordings.paths
     return partial(
         train_quantized,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli._clips import lines_of_failed, raise_failed, sort_rows
@@ -35,9 +35,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, device: str, net: SoundResNet | None) -> int:
-    """Train a new ResNet-50, or this network further."""
+def run(
+    args: argparse.Namespace,
+    device: str,
+    net: SoundResNet | None,
+    trainer_of: Callable[..., Callable[..., dict[str, Any]]] | None = None,
+) -> int:
+    """Train a new ResNet-50, or this network further.
+
+    trainer_of: of the corpus, the calibration's progress and the function that trains it as it is.
+    """
     import os
+    from functools import partial
 
     import torch
 
@@ -77,13 +86,18 @@ def run(args: argparse.Namespace, device: str, net: SoundResNet | None) -> int:
         undersample=args.undersample,
         augmentation=SoundAugmentation(seconds=args.crop),
     )
-    with progress_callback(args, "train") as progress:
-        result = train_sounds(
+    with (
+        progress_callback(args, "calibrate") as calibration_progress,
+        progress_callback(args, "train") as progress,
+    ):
+        trainer: Callable[..., dict[str, Any]] = partial(train_sounds, pretrained=pretrained)
+        if trainer_of is not None:
+            trainer = trainer_of(corpus, calibration_progress, trainer)
+        result = trainer(
             net,
             corpus,
             args.output,
             config,
-            pretrained=pretrained,
             evaluation=left_out.evaluation(args),
             device=device,
             workers=args.workers or (os.cpu_count() or 1 if device == "cuda" else 1),

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from earmark.modelfile import ModelFile
-from earmark.plan import PlanBuilder
+from earmark.plan import ALL, PlanBuilder, by_layer
 from earmark.quantization import equalization
 from earmark.quantization.calibration import Calibration, calibrate
 from earmark.quantization.observers import summarise
 from earmark.quantization.precision import PRECISIONS, Precision
 from earmark.quantization.quantizer import quantize_plan
-from earmark.storage import encode_arrays, encode_bits, encode_float16
+from earmark.storage import bits, encode_arrays, float16
 
 if TYPE_CHECKING:
     from earmark.nn import EcapaTdnn, SoundResNet
@@ -36,7 +36,6 @@ _SCHEMES = {
 }
 _INTEGER_ENDS = ("int8-full",)
 _ROUNDINGS = ("compensated", "nearest")
-_ALL = "all"
 _EXCERPT_SECONDS = (1.0, 1.5, 2.0)
 # Recordings that equalization hears; a channel's size needs no more.
 _EQUALIZED_ON = 64
@@ -146,7 +145,14 @@ class LoweredNetwork:
         if scheme not in _SCHEMES:
             known = ", ".join(_SCHEMES)
             raise ValueError(f"scheme {scheme!r} is not supported yet: known are {known}")
-        return _precisions(self.plan, {_ALL: _SCHEMES[scheme], **precision})
+        for layer, wanted in precision.items():
+            if wanted not in PRECISIONS:
+                known = ", ".join(PRECISIONS)
+                raise ValueError(
+                    f"layer {layer!r}: unknown precision {wanted!r}, known are {known}"
+                )
+        chosen = by_layer(self.plan.plan, {ALL: _SCHEMES[scheme], **precision})
+        return {name: PRECISIONS[wanted] for name, wanted in chosen.items()}
 
     def needs_calibration(self, chosen: Mapping[str, Precision], scheme: str = "fp32") -> bool:
         """Whether an op, the input or the output is quantized with a range that was seen."""
@@ -214,26 +220,6 @@ class LoweredNetwork:
         return summary or None
 
 
-def _precisions(network: PlanBuilder, precision: Mapping[str, str]) -> dict[str, Precision]:
-    """Precision of every op; a longer name wins over a shorter one, and any over "all"."""
-    names = [op["name"] for op in network.ops]
-    chosen: dict[str, Precision] = {}
-    for layer, wanted in sorted(
-        precision.items(), key=lambda item: (item[0] != _ALL, len(item[0]))
-    ):
-        if wanted not in PRECISIONS:
-            raise ValueError(
-                f"layer {layer!r}: unknown precision {wanted!r}, known are {', '.join(PRECISIONS)}"
-            )
-        matches = [
-            name for name in names if layer == _ALL or name == layer or name.startswith(f"{layer}.")
-        ]
-        if not matches:
-            raise ValueError(f"there is no layer {layer!r}")
-        chosen.update(dict.fromkeys(matches, PRECISIONS[wanted]))
-    return chosen
-
-
 def _encoders(
     network: PlanBuilder, chosen: Mapping[str, Precision]
 ) -> dict[str, Callable[[Array], tuple[Array, dict[str, Any]]]]:
@@ -244,9 +230,9 @@ def _encoders(
         if "weight" not in op["arrays"]:
             continue
         if not precision.is_float and precision.weight_bits < 8:
-            encoders[f"{op['name']}.weight"] = partial(encode_bits, bits=precision.weight_bits)
+            encoders[f"{op['name']}.weight"] = partial(bits.encode, bits=precision.weight_bits)
         elif precision.name == "float16":
-            encoders[f"{op['name']}.weight"] = encode_float16
+            encoders[f"{op['name']}.weight"] = float16.encode
     return encoders
 
 

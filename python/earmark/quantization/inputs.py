@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from earmark.plan import INPUT, JSON, PlanBuilder, base_of
 
-__all__ = ["InputMoments", "layer_inputs"]
+__all__ = ["InputMoments", "from_zero", "layer_inputs", "played", "sources", "unfold"]
 
 Array = NDArray[Any]
 
@@ -65,19 +66,55 @@ class InputMoments:
 def layer_inputs(
     network: PlanBuilder, features: Array, outputs: dict[str, Array], layers: Collection[str]
 ) -> Iterator[tuple[str, Array]]:
-    """(name, rows) of each of some layers: what its weights are multiplied with.
+    """(name, rows) of each of some layers: what its weights are multiplied with, float32.
 
-    network: a float32 plan. features: its input. outputs: of every op, by tensor name. The columns
-    are in the order of the weight's axes behind the first. Names of frames are views of memory that
-    ops overwrite, so the memory is played back.
+    network: a plan of any precision. features: its input. outputs: of every op, by tensor name. The
+    columns are in the order of the weight's axes behind the first. Integer inputs are counted from
+    their zero point, so that padding is 0.
     """
-    is_image = network.tensors[INPUT].get("width", 1) > 1
-    memory: dict[str, Array] = {INPUT: features[..., None] if is_image else features}
-    for op in network.ops:
+    for op, read in played(network, features, outputs):
         if op["name"] in layers:
             weight = network.arrays_of(op)["weight"]
-            yield op["name"], _unfold(op, _read(network, memory, op["in"]), weight.shape)
+            yield op["name"], unfold(op, from_zero(network, op, read), weight.shape)
+
+
+def played(
+    network: PlanBuilder, features: Array, outputs: dict[str, Array]
+) -> Iterator[tuple[JSON, Callable[[str], Array]]]:
+    """Each op of a plan, and what reads a tensor by its name as the op finds it.
+
+    Names of frames are views of memory that ops overwrite, so the memory is played back: what was
+    read stays as it is only until the next op.
+    """
+    memory = {INPUT: _as_input(network.tensors[INPUT], features)}
+    for op in network.ops:
+        yield op, partial(_read, network, memory)
         _write(network, memory, op["out"], outputs[op["out"]])
+
+
+def _as_input(tensor: JSON, features: Array) -> Array:
+    """Features (frames, bands) in the form and the dtype of the plan's input."""
+    if tensor["dtype"] == "s8" and features.dtype.kind == "f":
+        zero = tensor.get("zero_point", 0)
+        steps = np.rint(features * np.float32(1 / tensor["scale"]))
+        features = (np.clip(steps, -128 - zero, 127 - zero) + zero).astype(np.int8)
+    is_image = tensor.get("width", 1) > 1
+    return features[..., None] if is_image and features.ndim == 2 else features
+
+
+def from_zero(network: PlanBuilder, op: JSON, read: Callable[[str], Array]) -> Array:
+    """The input of an op with weights, float32; of integers, how far they are from the zero."""
+    x = read(op["in"])
+    if x.dtype.kind == "f":
+        return x
+    if "quantization" in op:
+        zero: Any = np.clip(read(op["quantization"])[2], -128, 127)
+    elif "input_zero" in op["arrays"]:
+        zero = network.arrays_of(op)["input_zero"].astype(np.float32)
+    else:
+        zero = network.tensors[op["in"]].get("zero_point", 0)
+    centred: Array = x.astype(np.float32) - np.float32(zero)
+    return centred
 
 
 def _read(network: PlanBuilder, memory: dict[str, Array], name: str) -> Array:
@@ -97,24 +134,24 @@ def _write(network: PlanBuilder, memory: dict[str, Array], name: str, values: Ar
         return
     if base not in memory or len(memory[base]) != len(values):
         channels = network.tensors[base]["channels"]
-        memory[base] = np.zeros((*values.shape[:-1], channels), np.float32)
+        memory[base] = np.zeros((*values.shape[:-1], channels), values.dtype)
     begin = desc["offset"]
     memory[base][..., begin : begin + desc["channels"]] = values
 
 
-def _unfold(op: JSON, x: Array, weight: tuple[int, ...]) -> Array:
+def unfold(op: JSON, x: Array, weight: tuple[int, ...]) -> Array:
     """Rows (positions, inputs of one output) of a layer's input (channels,) or (..., channels)."""
     if len(weight) == 2:
         return x.reshape(-1, x.shape[-1])
     frames = x[:, None] if x.ndim == 2 else x
-    time, time_inside = _sources(op, 0, weight[1], frames.shape[0])
-    width, width_inside = _sources(op, 1, weight[2], frames.shape[1])
+    time, time_inside = sources(op, 0, weight[1], frames.shape[0])
+    width, width_inside = sources(op, 1, weight[2], frames.shape[1])
     rows = frames[time[:, None, :, None], width[None, :, None, :]]
     rows = rows * (time_inside[:, None, :, None] & width_inside[None, :, None, :])[..., None]
     return rows.reshape(time.shape[0] * width.shape[0], -1)
 
 
-def _sources(op: JSON, axis: int, kernel: int, size: int) -> tuple[Array, Array]:
+def sources(op: JSON, axis: int, kernel: int, size: int) -> tuple[Array, Array]:
     """Where each output of an axis reads, (outputs, kernel), and whether that is inside."""
     stride, dilation = op.get("stride", [1, 1])[axis], op.get("dilation", [1, 1])[axis]
     padding = op.get("padding", [0, 0])[axis]

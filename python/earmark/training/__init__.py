@@ -10,7 +10,7 @@ from earmark.training.config import (
 )
 from earmark.training.dataset import Corpus, Recordings, Utterance, find_utterances
 from earmark.training.loop import Evaluation
-from earmark.training.quantized import train_quantized
+from earmark.training.quantized import train_compressed, train_quantized
 from earmark.training.sounds import train_sounds
 from earmark.training.trainer import train
 
@@ -25,6 +25,7 @@ __all__ = [
     "Utterance",
     "find_utterances",
     "train",
+    "train_compressed",
     "train_quantized",
     "train_sounds",
 ]

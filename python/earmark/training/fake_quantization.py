@@ -8,7 +8,7 @@ border between two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from earmark.plan import INPUT, JSON, OUTPUT, SCORES, PlanBuilder, base_of
+from earmark.plan import INPUT, JSON, OUTPUT, SCORES, PlanBuilder
+from earmark.storage.levels import levels_of
+from earmark.views import Views
 
 __all__ = ["FakeQuantizedPlan"]
 
@@ -26,6 +28,7 @@ Array = NDArray[Any]
 # Quanta by which a weight or an offset changes where its parameter changes by 1: at a learning rate
 # of 1e-4 Adam moves it by a hundredth of a quantum a step.
 _QUANTA = 100.0
+_LIMIT = 127  # of int8 weights
 _SLOPE_OVER = 16  # entries of a table
 _EPILOGUE_S8 = ("multiplier", "offset", "gain", "shift")
 _SOFTMAX_UNIT = float(1 << 24)
@@ -36,22 +39,34 @@ class FakeQuantizedPlan(nn.Module):
 
     Trained are the weights of integer layers, the affine functions behind all layers, and the
     weights of float32 layers. Parameters are differences to what the plan holds, so that all are 0
-    at first. limits: the largest integer of each layer's weights.
+    at first. limits: the largest integer of each layer's weights. steps: of layers whose weights
+    are multiples of a step in each row, (out,) by name: they stay so (``storage.levels``).
 
     Raises ValueError for an op that cannot be trained.
     """
 
-    def __init__(self, plan: PlanBuilder, limits: dict[str, int]) -> None:
+    def __init__(
+        self,
+        plan: PlanBuilder,
+        limits: Mapping[str, int],
+        steps: Mapping[str, Array] | None = None,
+    ) -> None:
         super().__init__()
         self._plan = plan
         self._limits = limits
+        self._steps = steps or {}
         self._output = OUTPUT if OUTPUT in plan.tensors else SCORES
         for op in plan.ops:
             if op["op"] not in _RUNNERS:
                 raise ValueError(f"op {op['name']!r}: {op['op']} cannot be trained")
             for role, array in plan.arrays_of(op).items():
                 key = _key(op, role)
-                self.register_buffer(f"{key}/start", torch.from_numpy(array.astype(np.float32)))
+                start = array.astype(np.float32)
+                if role == "weight" and op["name"] in self._steps:
+                    step = self._steps[op["name"]]
+                    start = levels_of(array, step).astype(np.float32)
+                    self.register_buffer(f"{key}/step", torch.from_numpy(_of_rows(step, array)))
+                self.register_buffer(f"{key}/start", torch.from_numpy(start))
                 if role in ("weight", "epilogue"):
                     self.register_parameter(key, nn.Parameter(torch.zeros(array.shape)))
                 if role == "table" and op["op"] in ("conv_s8", "dense_s8"):
@@ -60,7 +75,7 @@ class FakeQuantizedPlan(nn.Module):
 
     def forward(self, feats: Tensor) -> Tensor:
         """The plan's output (batch, channels)."""
-        memory = _Memory(self._plan)
+        memory = Views(self._plan.plan, _cut, _joined)
         is_image = self._plan.tensors[INPUT].get("width", 1) > 1
         # (batch, channels, time, width)
         memory.write(INPUT, feats[:, None] if is_image else feats.transpose(1, 2)[..., None])
@@ -80,7 +95,24 @@ class FakeQuantizedPlan(nn.Module):
         if op["op"].endswith("_f32"):
             return start + change
         limit = self._limits[op["name"]]
-        return _round((start + _QUANTA * change).clamp(-limit, limit))
+        rounded = _round((start + _QUANTA * change).clamp(-limit, limit))
+        if op["name"] not in self._steps:
+            return rounded
+        return _round((rounded * self.get_buffer(f"{key}/step")).clamp(-_LIMIT, _LIMIT))
+
+    def rate(self) -> Tensor:
+        """About the bits of a weight, on the mean over all that are multiples of steps.
+
+        log2(1 + 2 |u|) of each, which is 0 for 0 and 1.6 for 1: it draws weights towards 0.
+        """
+        total, count = torch.zeros(()), 0
+        for op in self._plan.ops:
+            if op["name"] in self._steps:
+                key = _key(op, "weight")
+                u = self.get_buffer(f"{key}/start") + _QUANTA * self.get_parameter(key)
+                total = total.to(u) + torch.log2(1 + 2 * u.abs()).sum()
+                count += u.numel()
+        return total / max(1, count)
 
     def learnt(self) -> PlanBuilder:
         """The plan with what was learnt."""
@@ -113,42 +145,18 @@ class FakeQuantizedPlan(nn.Module):
         return torch.stack(units)
 
 
-class _Memory:
-    """What lies in each base tensor: parts side by side, as the last ops wrote them."""
+def _cut(values: Tensor, begin: int, end: int) -> Tensor:
+    return values[:, begin:end]
 
-    def __init__(self, plan: PlanBuilder) -> None:
-        self._plan = plan
-        self._parts: dict[str, dict[int, Tensor]] = {}  # base -> first channel -> values
 
-    def write(self, name: str, values: Tensor) -> None:
-        begin = self._plan.tensors[name].get("offset", 0)
-        end = begin + values.shape[1]
-        kept: dict[int, Tensor] = {begin: values}
-        base = base_of(self._plan.plan, name)
-        for at, part in self._parts.get(base, {}).items():
-            if at < begin:
-                kept[at] = part[:, : begin - at]
-            if at + part.shape[1] > end:
-                kept[max(at, end)] = part[:, max(end - at, 0) :]
-        self._parts[base] = kept
-
-    def read(self, name: str) -> Tensor:
-        tensor = self._plan.tensors[name]
-        begin = tensor.get("offset", 0)
-        end = begin + tensor["channels"]
-        parts = sorted(self._parts[base_of(self._plan.plan, name)].items())
-        inside = [
-            part[:, max(begin - at, 0) : end - at]
-            for at, part in parts
-            if at < end and at + part.shape[1] > begin
-        ]
-        return inside[0] if len(inside) == 1 else torch.cat(inside, dim=1)
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts, dim=1)
 
 
 class _Step:
     """One op with what it reads."""
 
-    def __init__(self, plan: FakeQuantizedPlan, op: JSON, memory: _Memory) -> None:
+    def __init__(self, plan: FakeQuantizedPlan, op: JSON, memory: Views[Tensor]) -> None:
         self.op = op
         self._module = plan
         self._tensors = plan._plan.tensors
@@ -217,6 +225,11 @@ def _channels(values: Tensor, like: Tensor) -> Tensor:
     if values.ndim == 0:
         return values
     return values.reshape(*values.shape, *[1] * (like.ndim - 2))
+
+
+def _of_rows(step: Array, weight: Array) -> Array:
+    """Steps (out,) to be multiplied with weights (out, ...)."""
+    return step.astype(np.float32).reshape(-1, *[1] * (weight.ndim - 1))
 
 
 def _slope(table: Array) -> Array:

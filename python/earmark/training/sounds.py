@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from earmark.nn.resnet import SoundResNet
 from earmark.training.augment import Wave, mask
 from earmark.training.config import SoundAugmentation, SoundTrainingConfig
 from earmark.training.dataset import FULL_SCALE, SAMPLE_RATE_HZ, Corpus, Progress
-from earmark.training.loop import MODEL, Evaluation, Objective, Training, digest_of, fit, run_folder
+from earmark.training.loop import Evaluation, Objective, digest_of
+from earmark.training.task import Task, carry_out
 
-__all__ = ["SoundExamples", "train_sounds"]
+__all__ = ["SoundExamples", "sound_task", "train_sounds"]
 
 _SILENCE = 1e-6  # mean square, -60 dB of full scale
 _DRAWS = 5  # of a piece that is not silent
@@ -124,50 +126,76 @@ def train_sounds(
     ``clips_right`` that ``evaluation`` measures. Raises ValueError when the corpus has other
     classes than the network.
     """
+    task = sound_task(net, corpus, config, evaluation)
+    # A tenth faster on CPUs.
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return carry_out(
+        task,
+        folder,
+        {"start": digest_of(net) if pretrained else "random"},
+        lambda examples: (net, task.labelled(examples)[0], None),
+        lambda _: {},
+        device=device,
+        workers=workers,
+        save_seconds=save_seconds,
+        progress=progress,
+    )
+
+
+def sound_task(
+    net: SoundResNet, corpus: Corpus, config: SoundTrainingConfig, evaluation: Evaluation | None
+) -> Task:
+    """To tell the classes of clips. Raises ValueError for a corpus of other classes."""
     if tuple(corpus.speakers) != net.labels:
         raise ValueError(
             f"the clips are of the classes {', '.join(corpus.speakers)}, the network knows "
             f"{', '.join(net.labels)}"
         )
-    run = Path(folder)
-    recipe = {
-        "start": digest_of(net) if pretrained else "random",
-        "family": net.family,
-        "network": net.config.to_dict(),
-        "training": config.to_dict(),
-        "data": corpus.summary(),
-        "evaluation": {"clips": evaluation.name, "every": evaluation.every} if evaluation else {},
-    }
-    with run_folder(run, recipe, device):
-        examples = SoundExamples(
+
+    def examples(run: Path, progress: Progress | None) -> SoundExamples:
+        return SoundExamples(
             corpus, net.front_end, config.augmentation, config.seed, config.undersample
         )
-        # A tenth faster on CPUs.
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def labelled(examples: SoundExamples) -> tuple[Objective, Callable[[int], None]]:
         weights = examples.counts.mean() / examples.counts if config.class_weights else None
-        objective = _SoftTargets(config.smoothing, weights)
-        last = fit(
-            Training(net, objective, examples, config, device),
-            run,
-            {
-                "family": net.family,
-                "config": net.config.to_dict(),
-                "labels": net.labels,
-                "recipe": recipe,
-            },
-            rate="clips_right",
-            evaluation=evaluation,
-            workers=workers,
-            save_seconds=save_seconds,
-            progress=progress,
-        )
-    return {
-        "output": str(run / MODEL),
-        "parameters": sum(parameter.numel() for parameter in net.parameters()),
-        "classes": len(net.labels),
-        "clips": len(corpus),
-        **last,
-    }
+        return _SoftTargets(config.smoothing, weights), lambda workers: None
+
+    return Task(
+        config,
+        evaluation,
+        {
+            "family": net.family,
+            "network": net.config.to_dict(),
+            "training": config.to_dict(),
+            "data": corpus.summary(),
+            "evaluation": {"clips": evaluation.name, "every": evaluation.every}
+            if evaluation
+            else {},
+        },
+        {"family": net.family, "config": net.config.to_dict(), "labels": net.labels},
+        {
+            "parameters": sum(parameter.numel() for parameter in net.parameters()),
+            "classes": len(net.labels),
+            "clips": len(corpus),
+        },
+        "clips_right",
+        examples,
+        labelled,
+        _Taught,
+    )
+
+
+class _Taught(Objective):
+    """The Kullback-Leibler divergence of a student's probabilities from its teacher's, in nats; of
+    scores (B, 2, classes)."""
+
+    def loss(
+        self, outputs: Tensor, targets: Tensor, step: int, total: int
+    ) -> tuple[Tensor, Tensor]:
+        student, teacher = outputs.float().log_softmax(dim=2).unbind(dim=1)
+        loss = functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        return loss, (student.argmax(dim=1) == teacher.argmax(dim=1)).sum()
 
 
 class _SoftTargets(Objective):

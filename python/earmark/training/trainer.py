@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from earmark.frontend import FrontEnd
 from earmark.nn.ecapa import EcapaTdnn
 from earmark.training.augment import Noises
-from earmark.training.batches import Examples
+from earmark.training.batches import Examples, ExampleSource
 from earmark.training.centres import mean_embeddings
 from earmark.training.config import TrainingConfig
 from earmark.training.dataset import Corpus, Progress, Recordings
-from earmark.training.loop import MODEL, Evaluation, Objective, Training, digest_of, fit, run_folder
+from earmark.training.loop import Evaluation, Objective, digest_of
 from earmark.training.loss import AngularMargin
 from earmark.training.rooms import room_responses
 from earmark.training.schedule import ramp
+from earmark.training.task import Made, Task, carry_out
 
-__all__ = ["Head", "augmented", "recipe_of", "train"]
+__all__ = ["speaker_task", "train"]
 
 _ROOMS = "rooms.npz"
 
@@ -60,73 +63,90 @@ def train(
     ValueError when ``folder`` holds a run with another recipe, KeyboardInterrupt after a signal,
     RuntimeError when the loss is no longer finite or another process trains there.
     """
-    run = Path(folder)
-    start = digest_of(net) if pretrained else "random"
-    recipe = {"start": start, **recipe_of(net, corpus, config, noise, evaluation)}
-    with run_folder(run, recipe, device):
-        examples = augmented(corpus, net.front_end, config, run, noise, room_progress)
-        head = Head(examples.classes, net.config.embedding, config)
-        training = Training(net, head, examples, config, device)
+    task = speaker_task(net, corpus, config, noise, evaluation)
 
-        def place() -> None:
-            head.centres.place(mean_embeddings(net, examples, workers))
+    def make(examples: ExampleSource) -> Made:
+        objective, place = task.labelled(examples)
+        return net, objective, partial(place, workers) if pretrained else None
 
-        last = fit(
-            training,
-            run,
-            {"family": net.family, "config": net.config.to_dict(), "recipe": recipe},
-            rate="eer",
-            evaluation=evaluation,
-            begin=place if pretrained else None,
-            workers=workers,
-            save_seconds=save_seconds,
-            progress=progress,
-        )
-    return {
-        "output": str(run / MODEL),
-        "parameters": sum(parameter.numel() for parameter in net.parameters()),
-        "speakers": len(corpus.speakers),
-        "utterances": len(corpus),
-        **last,
-    }
+    return carry_out(
+        task,
+        folder,
+        {"start": digest_of(net) if pretrained else "random"},
+        make,
+        lambda _: {},
+        device=device,
+        workers=workers,
+        save_seconds=save_seconds,
+        progress=progress,
+        room_progress=room_progress,
+    )
 
 
-def recipe_of(
+def speaker_task(
     net: EcapaTdnn,
     corpus: Corpus,
     config: TrainingConfig,
     noise: Recordings | None,
     evaluation: Evaluation | None,
-) -> dict[str, Any]:
-    """What has to be the same for a run to go on."""
-    return {
-        "family": net.family,
-        "network": net.config.to_dict(),
-        "training": config.to_dict(),
-        "data": corpus.summary(),
-        "noise": noise.summary() if noise is not None else {},
-        "evaluation": {"trials": evaluation.name, "every": evaluation.every} if evaluation else {},
-    }
-
-
-def augmented(
-    corpus: Corpus,
-    front_end: FrontEnd,
-    config: TrainingConfig,
-    run: Path,
-    noise: Recordings | None,
-    room_progress: Progress | None,
-) -> Examples:
-    """What a run is trained on; its folder keeps the simulated rooms."""
+) -> Task:
+    """To tell the corpus's speakers by their embeddings."""
     how = config.augmentation
-    rooms = []
-    if how.room and how.rooms:
-        rooms = room_responses(how.rooms, config.seed, run / _ROOMS, room_progress)
-    noises = Noises(noise, how.snr_db) if noise is not None else None
-    return Examples(corpus, front_end, how, config.seed, noises, rooms)
+
+    def examples(run: Path, room_progress: Progress | None) -> Examples:
+        rooms = []
+        if how.room and how.rooms:
+            rooms = room_responses(how.rooms, config.seed, run / _ROOMS, room_progress)
+        noises = Noises(noise, how.snr_db) if noise is not None else None
+        return Examples(corpus, net.front_end, how, config.seed, noises, rooms)
+
+    def labelled(examples: Examples) -> tuple[Objective, Callable[[int], None]]:
+        head = _Head(examples.classes, net.config.embedding, config)
+
+        def place(workers: int) -> None:
+            head.centres.place(mean_embeddings(net, examples, workers))
+
+        return head, place
+
+    description = {"family": net.family, "config": net.config.to_dict()}
+    measured = {"trials": evaluation.name, "every": evaluation.every} if evaluation else {}
+    return Task(
+        config,
+        evaluation,
+        {
+            "family": net.family,
+            "network": net.config.to_dict(),
+            "training": config.to_dict(),
+            "data": corpus.summary(),
+            "noise": noise.summary() if noise is not None else {},
+            "evaluation": measured,
+        },
+        description,
+        {
+            "parameters": sum(parameter.numel() for parameter in net.parameters()),
+            "speakers": len(corpus.speakers),
+            "utterances": len(corpus),
+        },
+        "eer",
+        examples,
+        labelled,
+        _Cosine,
+    )
 
 
-class Head(Objective):
+class _Cosine(Objective):
+    """1 - the cosine of student and teacher, of embeddings (B, 2, E)."""
+
+    def loss(
+        self, outputs: Tensor, targets: Tensor, step: int, total: int
+    ) -> tuple[Tensor, Tensor]:
+        student, teacher = functional.normalize(outputs.float(), dim=2).unbind(dim=1)
+        cosines = student @ teacher.T
+        own = torch.arange(len(cosines), device=cosines.device)
+        return 1 - cosines.diagonal().mean(), (cosines.argmax(dim=1) == own).sum()
+
+
+class _Head(Objective):
     """The loss of :class:`AngularMargin`, on embeddings (B, 1, E), with a margin that grows."""
 
     def __init__(self, classes: int, dim: int, config: TrainingConfig) -> None:

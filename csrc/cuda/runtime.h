@@ -12,7 +12,7 @@
 #include "emulation/runtime_on_cpu.h"
 #endif
 
-namespace earmark::device {
+namespace earmark::cuda {
 
 // `what` says what was tried.
 void check(cudaError_t error, const std::string& what);
@@ -112,4 +112,4 @@ class Graph {
   cudaGraphExec_t graph_ = nullptr;
 };
 
-}  // namespace earmark::device
+}  // namespace earmark::cuda

@@ -4,12 +4,15 @@
 #include <algorithm>
 #include <vector>
 
-#include "engine/device/runtime.h"
+#include "cuda/runtime.h"
 
-namespace earmark::device {
+namespace earmark::cuda {
 
 class Constants {
  public:
+  // chunk: bytes that are asked of the device at once.
+  explicit Constants(size_t chunk = size_t{8} << 20) : chunk_(chunk) {}
+
   // The values, filled up with zeros to `padded`; aligned to 256 bytes.
   template <class T>
   const T* add(const T* values, size_t count, size_t padded = 0) {
@@ -28,10 +31,10 @@ class Constants {
 
  private:
   const void* add_bytes(const void* values, size_t bytes) {
-    constexpr size_t kAlign = 256, kChunk = 8 << 20;
+    constexpr size_t kAlign = 256;
     const size_t room = (std::max<size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign;
     if (chunks_.empty() || used_ + room > chunks_.back().size()) {
-      chunks_.emplace_back(std::max(room, kChunk));
+      chunks_.emplace_back(std::max(room, chunk_));
       bytes_ += chunks_.back().size();
       used_ = 0;
     }
@@ -43,8 +46,9 @@ class Constants {
     return to;
   }
 
+  size_t chunk_;
   std::vector<DeviceBuffer> chunks_;
   size_t used_ = 0, bytes_ = 0;
 };
 
-}  // namespace earmark::device
+}  // namespace earmark::cuda

@@ -1,10 +1,10 @@
-#include "engine/device/runtime.h"
+#include "cuda/runtime.h"
 
 #include <stdexcept>
 
 #include "core/check.h"
 
-namespace earmark::device {
+namespace earmark::cuda {
 
 void check(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return;
@@ -106,4 +106,4 @@ void Graph::launch(cudaStream_t stream) const {
   check(cudaGraphLaunch(graph_, stream), "launching a graph");
 }
 
-}  // namespace earmark::device
+}  // namespace earmark::cuda
