@@ -25,7 +25,7 @@ from gpu import MODULES  # noqa: E402
 from networks import SMALL, random_features  # noqa: E402
 from oracle import ops as oracle  # noqa: E402
 from plans import equal_bits  # noqa: E402
-from plugin_cases import NAMES, check_round_trip  # noqa: E402
+from plugin_checks import NAMES, check_round_trip  # noqa: E402
 
 from .quantized_models import MODELS  # noqa: E402
 from .test_embedder import make_network, wave  # noqa: E402

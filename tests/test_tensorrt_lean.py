@@ -17,7 +17,7 @@ host = pytest.importorskip(
 )
 
 import earmark  # noqa: E402
-from plugin_cases import NAMES  # noqa: E402
+from plugin_checks import NAMES  # noqa: E402
 
 MODEL = Path(earmark.__file__).parent / "data" / "demo-int8.earmark"
 # Of the kernels for GPUs where they were built.
@@ -35,7 +35,7 @@ def test_every_plugin_of_a_network(major: int, library: Path) -> None:
     runtime /= f"libnvinfer_lean.so.{major}"
     if not runtime.exists():
         pytest.skip(f"{runtime} is not there")
-    script = Path(__file__).with_name("plugin_cases.py")
+    script = Path(__file__).with_name("lean_plugins.py")
     done = subprocess.run(
         [sys.executable, script, library, runtime, str(major), MODEL],
         capture_output=True,

@@ -1,9 +1,8 @@
-"""Plugins with the fields that networks give them, and what every host checks of one.
+"""Every plugin of a network, in a runtime of TensorRT that has loaded the library.
 
-    python plugin_cases.py LIBRARY RUNTIME MAJOR MODEL
+    python lean_plugins.py LIBRARY RUNTIME MAJOR MODEL
 
-In a process of its own: every plugin of a network, in a runtime of TensorRT that has loaded the
-library. Prints how many of each were created, as JSON.
+In a process of its own, which the runtime may end. Prints how many of each were created, as JSON.
 """
 
 from __future__ import annotations
@@ -14,22 +13,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from earmark import modelfile
 from earmark.export.graph import Graph
 from earmark.export.plugins import append_plugins
 from earmark.modelfile import ModelFile
 from earmark.plan import PlanBuilder
-
-NAMES = [
-    "EarmarkConvS8",
-    "EarmarkAddS8",
-    "EarmarkRes2S8",
-    "EarmarkSqueezeExcitationS8",
-    "EarmarkAttentivePoolS8",
-    "EarmarkSoftmax",
-]
+from plugin_checks import check_round_trip
 
 Case = tuple[str, dict[str, Any]]
 
@@ -54,22 +43,6 @@ def cases_of(model: ModelFile) -> list[Case]:
     graph = _Recorder()
     append_plugins(graph, PlanBuilder.of(model.plan, model.decoded_arrays()))
     return [*graph.cases, ("EarmarkSoftmax", {"axis": -1})]
-
-
-def check_round_trip(library: Any, plugin: Any) -> None:
-    """Clones and what is made of the serialised fields are the same plugin."""
-    fields = plugin.fields()
-    for other in (plugin.clone(), library.create(plugin.name, fields)):
-        again = other.fields()
-        assert sorted(again) == sorted(fields)
-        for key, value in fields.items():
-            np.testing.assert_array_equal(again[key], value)
-    assert plugin.interfaces == [
-        "PLUGIN 1.0",
-        "PLUGIN_V3ONE_CORE 1.0",
-        "PLUGIN_V3ONE_BUILD 1.0",
-        "PLUGIN_V3ONE_RUNTIME 1.0",
-    ]
 
 
 def main() -> None:
