@@ -75,11 +75,12 @@ class Graph:
         """int8 values as floats."""
         return self.node("DequantizeLinear", q, self.constant(1.0), self.constant(0, np.int8))
 
-    def weights(self, w: Array, scale: Array) -> str:
-        """int8 weights (out, ...) times the scale of their row, as floats."""
-        zero = self.constant(np.zeros(len(scale), np.int8), np.int8)
-        constant = self.constant(w, np.int8, "weight")
-        return self.node("DequantizeLinear", constant, self.constant(scale), zero, axis=0)
+    def weights(self, w: Array) -> str:
+        """int8 weights (out, ...) as floats, quantized by row with scales of 1."""
+        scale, zero = self.constant(np.ones(len(w))), self.constant(np.zeros(len(w)), np.int8)
+        return self.node(
+            "DequantizeLinear", self.constant(w, np.int8, "weight"), scale, zero, axis=0
+        )
 
     def add(self, x: str, values: Any) -> str:
         """Plus constants that broadcast, where they are not all 0."""

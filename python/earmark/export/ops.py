@@ -120,15 +120,13 @@ def _weighed(step: Step, product: Callable[[str, str], str], reach: int) -> tupl
     rows = [row.astype(np.float64) for row in step.arrays["epilogue"]]
     weight = step.arrays["weight"].astype(np.int64)
     zeros = weight.reshape(len(weight), reach, -1).sum(axis=1) @ step.zero()
-    offset = -rows[0] * zeros
+    # Sums of integers are exact in float32 as far as it holds them; what scales them comes after,
+    # in the engine's order.
+    v = product(step.floats(), graph.weights(_onnx_weight(step)))
+    v = graph.add(v, step.by_channel(-zeros, "out"))
+    v = graph.times(v, step.by_channel(rows[0], "out"))
     if "bias" not in step.op:
-        offset += rows[1]
-    scale = rows[0].astype(np.float32)
-    # A scale is positive.
-    whole = graph.weights(_onnx_weight(step), np.where(scale > 0, scale, 1))
-    v = product(step.floats(), whole)
-    v = graph.times(v, step.by_channel(np.where(scale > 0, 1, scale), "out"))
-    v = graph.add(v, step.by_channel(offset, "out"))
+        v = graph.add(v, step.by_channel(rows[1], "out"))
     if "bias" in step.op:
         v = graph.node("Add", v, step.vector("bias"))
     return v, rows
@@ -146,8 +144,7 @@ def _onnx_weight(step: Step) -> Array:
 def _spatial(step: Step) -> dict[str, list[int]]:
     """Attributes of a convolution or a pooling, of as many axes as its input has."""
     axes = step.axes() - 2
-    given = {key: list(step.op.get(key, [1, 1]))[:axes] for key in ("stride", "dilation")}
-    return {"strides": given["stride"], "dilations": given["dilation"]}
+    return {f"{key}s": list(step.op.get(key, [1, 1]))[:axes] for key in ("stride", "dilation")}
 
 
 def _padded(step: Step, x: str) -> str:
@@ -282,12 +279,12 @@ def _moments(step: Step, x: str, weights: str | None) -> str:
 
 def _attentive_pool_s8(step: Step) -> str:
     graph, arrays = step.graph, step.arrays
-    scale = arrays["multiplier"].astype(np.float64)
-    weight = graph.weights(arrays["weight"][..., None], scale.astype(np.float32))
-    logits = graph.node("Conv", step.floats(), weight)
+    zeros = arrays["weight"].astype(np.int64) @ step.zero()
+    logits = graph.node("Conv", step.floats(), graph.weights(arrays["weight"][..., None]))
+    logits = graph.add(logits, -zeros.reshape(1, -1, 1))
+    logits = graph.times(logits, arrays["multiplier"].reshape(1, -1, 1))
     if "offset" in arrays:
-        zeros = arrays["weight"].astype(np.int64) @ step.zero()
-        logits = graph.add(logits, (arrays["offset"] - scale * zeros).reshape(1, -1, 1))
+        logits = graph.add(logits, arrays["offset"].reshape(1, -1, 1))
     vector = _pooled(step, logits, step.centred("values"))
     channels = step.tensor("values")["channels"]
     multiplier = np.broadcast_to(arrays["value_multiplier"], (channels,))
