@@ -54,7 +54,8 @@ class Graph:
     def constant(self, values: Any, dtype: Any = np.float32, role: str = "constant") -> str:
         """A constant; its name."""
         name = self._new(role)
-        self._constants[name] = np.ascontiguousarray(values, dtype)
+        # Of a number a scalar: with [1] parsers take a scale for one of channels.
+        self._constants[name] = np.asarray(values, dtype, order="C")
         return name
 
     def _new(self, role: str) -> str:

@@ -111,25 +111,23 @@ class Step:
         return self.graph.quantized(found) if table.dtype == np.int8 else found
 
 
-def _weighed(step: Step, product: Callable[[str, str], str], reach: int) -> tuple[str, list[Array]]:
+def _weighed(step: Step, x: str, kind: str, **attributes: Any) -> tuple[str, list[Array]]:
     """Sums of an integer layer times their multipliers, plus offsets; and the epilogue's rows.
 
-    product: of the input and weights, as floats. reach: weights an output has for an input.
+    x: the integers of its input, as floats. kind: of the node that multiplies and adds.
     """
     graph = step.graph
     rows = [row.astype(np.float64) for row in step.arrays["epilogue"]]
     weight = step.arrays["weight"].astype(np.int64)
-    zeros = weight.reshape(len(weight), reach, -1).sum(axis=1) @ step.zero()
+    zeros = weight.reshape(len(weight), -1, weight.shape[-1]).sum(axis=1) @ step.zero()
     # Sums of integers are exact in float32 as far as it holds them; what scales them comes after,
     # in the engine's order.
-    v = product(step.floats(), graph.weights(_onnx_weight(step)))
+    v = graph.node(kind, x, graph.weights(_onnx_weight(step)), **attributes)
     v = graph.add(v, step.by_channel(-zeros, "out"))
     v = graph.times(v, step.by_channel(rows[0], "out"))
-    if "bias" not in step.op:
-        v = graph.add(v, step.by_channel(rows[1], "out"))
     if "bias" in step.op:
-        v = graph.node("Add", v, step.vector("bias"))
-    return v, rows
+        return graph.node("Add", v, step.vector("bias")), rows
+    return graph.add(v, step.by_channel(rows[1], "out")), rows
 
 
 def _onnx_weight(step: Step) -> Array:
@@ -166,12 +164,7 @@ def _padded(step: Step, x: str) -> str:
 
 
 def _conv_s8(step: Step) -> str:
-    def product(x: str, weight: str) -> str:
-        return step.graph.node("Conv", _padded(step, x), weight, **_spatial(step))
-
-    taps = int(np.prod(step.arrays["weight"].shape[1:3]))
-    v, rows = _weighed(step, product, taps)
-    return step.behind_sums(v, rows)
+    return step.behind_sums(*_weighed(step, _padded(step, step.floats()), "Conv", **_spatial(step)))
 
 
 def _conv_f32(step: Step) -> str:
@@ -181,11 +174,7 @@ def _conv_f32(step: Step) -> str:
 
 
 def _dense_s8(step: Step) -> str:
-    def product(x: str, weight: str) -> str:
-        return step.graph.node("Gemm", x, weight, transB=1)
-
-    v, rows = _weighed(step, product, 1)
-    return step.behind_sums(v, rows)
+    return step.behind_sums(*_weighed(step, step.floats(), "Gemm", transB=1))
 
 
 def _dense_f32(step: Step) -> str:
