@@ -49,6 +49,21 @@ def random_features(seed: int, frames: int, n_mels: int = 80) -> Array:
     return (values - np.mean(values, axis=0)).astype(np.float32)
 
 
+def make_network(config: EcapaConfig) -> EcapaTdnn:
+    """With :func:`random_state`."""
+    network = EcapaTdnn(config, SpeechBrainFbank(config.n_mels), "speechbrain")
+    state = {key: torch.from_numpy(array) for key, array in random_state(config).items()}
+    network.load_state_dict(state, strict=False)
+    return network.eval()
+
+
+def wave(seed: int, samples: int = 12_000) -> Array:
+    """Noise whose loudness changes."""
+    rng = np.random.default_rng(seed)
+    envelope = 0.05 + 0.1 * np.abs(np.sin(np.arange(samples) / (900 + 100 * seed)))
+    return (rng.normal(size=samples) * envelope).astype(np.float32)
+
+
 def random_state(config: EcapaConfig, seed: int = 0) -> dict[str, Array]:
     """A state dict with SpeechBrain's keys.
 

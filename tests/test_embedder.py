@@ -22,29 +22,13 @@ from numpy.typing import NDArray
 import earmark
 from earmark import _C, AudioError, Embedder, FormatError
 from earmark.audio import read_audio
-from earmark.frontend import SpeechBrainFbank
 from earmark.frontend.filterbank import MelFrontEnd
-from earmark.nn import EcapaConfig, EcapaTdnn
-from networks import LARGE, SMALL, random_features, random_state
+from networks import LARGE, SMALL, make_network, random_features, wave
 
 Array = NDArray[Any]
 
 RATE = 16000
 _MIB = 1 << 20
-
-
-def make_network(config: EcapaConfig) -> EcapaTdnn:
-    network = EcapaTdnn(config, SpeechBrainFbank(config.n_mels), "speechbrain")
-    state = {key: torch.from_numpy(array) for key, array in random_state(config).items()}
-    network.load_state_dict(state, strict=False)
-    return network.eval()
-
-
-def wave(seed: int, samples: int = 12_000) -> Array:
-    """Noise whose loudness changes."""
-    rng = np.random.default_rng(seed)
-    envelope = 0.05 + 0.1 * np.abs(np.sin(np.arange(samples) / (900 + 100 * seed)))
-    return (rng.normal(size=samples) * envelope).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

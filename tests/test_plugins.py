@@ -22,13 +22,12 @@ from earmark.plan import JSON, PlanBuilder, make_engine, trace  # noqa: E402
 from earmark.tensorrt import fields as plugin_fields  # noqa: E402
 from earmark.views import Views  # noqa: E402
 from gpu import MODULES  # noqa: E402
-from networks import SMALL, random_features  # noqa: E402
+from networks import SMALL, make_network, random_features, wave  # noqa: E402
 from oracle import ops as oracle  # noqa: E402
 from plans import equal_bits  # noqa: E402
 from plugin_checks import NAMES, check_round_trip  # noqa: E402
 
 from .quantized_models import MODELS  # noqa: E402
-from .test_embedder import make_network, wave  # noqa: E402
 
 Array = NDArray[Any]
 FOLDER = Path(host.__file__).parent

@@ -28,11 +28,10 @@ from earmark import devices, modelfile  # noqa: E402
 from earmark.errors import AudioError, FormatError  # noqa: E402
 from earmark.plan import make_engine  # noqa: E402
 from earmark.tensorrt import TensorRTEmbedder  # noqa: E402
-from networks import random_features  # noqa: E402
+from networks import random_features, wave  # noqa: E402
 from plans import equal_bits  # noqa: E402
 
 from .quantized_models import MODELS  # noqa: E402
-from .test_embedder import wave  # noqa: E402
 
 BATCHES: list[tuple[int, ...]] = []
 

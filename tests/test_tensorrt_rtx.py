@@ -18,10 +18,9 @@ from earmark.export import to_onnx
 from earmark.modelfile import ModelFile
 from earmark.tensorrt import BuiltEngine, build_engine, plugin_path
 from earmark.tensorrt.building import BATCH, FRAMES, Extent
-from networks import LARGE
+from networks import LARGE, make_network, wave
 
 from .quantized_models import MODELS, resnet
-from .test_embedder import make_network, wave
 
 DATA = Path(earmark.__file__).parent / "data"
 PLUGINS = {"ConvS8", "AddS8", "Res2S8", "SqueezeExcitationS8", "AttentivePoolS8"}
