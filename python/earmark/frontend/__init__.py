@@ -14,10 +14,21 @@ from numpy.typing import NDArray
 
 from earmark import _C
 from earmark.errors import FormatError
+from earmark.frontend.kaldi import KaldiFbank
 from earmark.frontend.logmel import LogMel
+from earmark.frontend.nemo import NemoFbank
 from earmark.frontend.speechbrain import SpeechBrainFbank
+from earmark.frontend.taoruijie import TaoRuijieFbank
 
-__all__ = ["FrontEnd", "LogMel", "SpeechBrainFbank", "make_front_end"]
+__all__ = [
+    "FrontEnd",
+    "KaldiFbank",
+    "LogMel",
+    "NemoFbank",
+    "SpeechBrainFbank",
+    "TaoRuijieFbank",
+    "make_front_end",
+]
 
 
 class FrontEnd(Protocol):
@@ -39,7 +50,7 @@ class FrontEnd(Protocol):
         ...
 
     def frames(self, samples: int) -> int:
-        """Frames of so many samples, at least ``min_samples``."""
+        """Frames of so many samples; 0 of fewer than ``min_samples``."""
         ...
 
     def samples_of_frames(self, frames: int) -> int:
@@ -65,7 +76,8 @@ class FrontEnd(Protocol):
 
 
 _FRONT_ENDS: dict[str, Callable[[Mapping[str, Any]], FrontEnd]] = {
-    front_end.name: front_end.from_spec for front_end in (LogMel, SpeechBrainFbank)
+    front_end.name: front_end.from_spec
+    for front_end in (KaldiFbank, LogMel, NemoFbank, SpeechBrainFbank, TaoRuijieFbank)
 }
 
 
