@@ -222,7 +222,7 @@ TORCH = pytest.mark.parametrize(
 @every_recording
 def test_equals_torch(path: Path, name: str, in_torch: Callable[[Array], Array]) -> None:
     wave = read_audio(path).samples
-    np.testing.assert_allclose(KINDS[name].make()(wave), in_torch(wave), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(KINDS[name].make()(wave), in_torch(wave), rtol=0, atol=5e-4)
 
 
 @TORCH
@@ -291,7 +291,7 @@ def test_the_engine_gives_the_same_bits_with_any_threads_and_in_any_list(
 
 
 @every_kind
-def test_recordings_that_are_too_short(kind: Kind) -> None:
+def test_short_waveforms_are_refused(kind: Kind) -> None:
     front_end = kind.make()
     least = kind.min_samples
     assert front_end.min_samples == least

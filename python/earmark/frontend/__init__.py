@@ -1,5 +1,9 @@
 """Front ends: from a waveform to the normalised features that a family's networks were trained on.
 
+``speechbrain``: :class:`SpeechBrainFbank`. ``3dspeaker``: ``KaldiFbank(window="povey", scale=1)``.
+``wespeaker``: ``KaldiFbank(window="hamming", scale=32768)``, unless the model says otherwise.
+``taoruijie``: :class:`TaoRuijieFbank`. ``nemo``: :class:`NemoFbank`. Sounds: :class:`LogMel`.
+
 Another family's front end is a module beside :mod:`earmark.frontend.speechbrain`, a class in
 ``csrc/engine/`` and a word in ``_FRONT_ENDS``.
 """
