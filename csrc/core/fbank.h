@@ -70,9 +70,10 @@ struct FbankTables {
   const double* weights;    // a quarter of the filter: the power below is four times too large
 };
 
-// Of a recording's features: never below the largest of them less `top`, nor below `floor`; then
-// (feature + offset) * scale, or less the mean over time, or that divided by the standard deviation
-// of n - 1 plus `min_deviation`.
+// Of a recording's features: raised to the largest of them less `top`, and to `floor`; then
+// (feature
+// + offset) * scale, or less the mean over time. Or, raised to nothing, less the mean and divided
+// by the standard deviation, of n - 1 frames, plus `min_deviation`.
 struct FbankNormalization {
   enum class Kind { kScale, kCenter, kStandardize };
 
