@@ -232,25 +232,41 @@ def test_callers_at_the_same_time(cuda: Any) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("name", ["speechbrain", "log-mel"])
+FRONT_ENDS = {
+    "speechbrain": lambda: _C.SpeechBrainFbank(20),
+    "log-mel": lambda: _C.LogMel(20),
+    "3dspeaker": lambda: _C.KaldiFbank(20, "povey", 1),
+    "wespeaker": lambda: _C.KaldiFbank(20, "hamming", 32768),
+    "taoruijie": lambda: _C.TaoRuijieFbank(20),
+    "nemo": lambda: _C.NemoFbank(20),
+}
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
 def test_features_have_the_cpu_s_bits(cuda: Any, name: str) -> None:
     """Statistics of the features show all of them."""
-    kind = {"speechbrain": _C.SpeechBrainFbank, "log-mel": _C.LogMel}[name]
-    front_end = kind(20)
+    front_end = FRONT_ENDS[name]()
     b = PlanBuilder()
     b.tensor("input", "frames", "f32", 20)
     b.tensor(OUTPUT, "vector", "f32", 40)
     b.op("stats_f32", "stats", **{"in": "input"}, out=OUTPUT, std=True, min_variance=0.0)
     cpu, device = both(b)
     rng = np.random.default_rng(0)
-    # Shorter than a window, digital silence within, a length that is no whole number of frames.
-    waves = [rng.normal(size=n).astype(np.float32) / 9 for n in (1, 399, 3217)]
+    # The shortest, digital silence within, a length that is no whole number of frames.
+    least = front_end.min_samples
+    lengths = (least, max(least, 399), 3217)
+    waves = [rng.normal(size=n).astype(np.float32) / 9 for n in lengths]
     waves.append(np.concatenate([waves[2], np.zeros(900, np.float32)]))
     equal_bits(device.embed(front_end, waves), cpu.embed(front_end, waves), "features")
     _, kernels = device.trace(front_end, waves[1])
     assert kernels["front_end"] == "normalize_f32"
+    spoiled = waves[1].copy()
+    spoiled[2] = np.nan
     with pytest.raises(ValueError, match=r"waveform 1: sample 2 is nan"):
-        device.embed(front_end, [waves[1], np.float32([0, 0, np.nan])])
+        device.embed(front_end, [waves[1], spoiled])
+    if least > 1:
+        with pytest.raises(ValueError, match=rf"waveform 1: waveform has {least - 1} samples"):
+            device.embed(front_end, [waves[1], waves[1][: least - 1]])
 
 
 @pytest.fixture

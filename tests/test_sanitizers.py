@@ -27,7 +27,8 @@ BUILD = ROOT / "build" / "sanitize"
 TESTS = (
     "(test_ops and not whole_range) or test_plan or test_small_network or test_other_shapes "
     "or 3-int8 or 3-mixed or test_many_callers or test_mixed_precision or test_int8_bits "
-    "or (test_frontend and not torch and not recordings) or (test_cuda and not many and not torch) "
+    "or (test_frontend and not torch and not native and not librosa and not recordings) "
+    "or (test_cuda and not many and not torch) "
     "or (test_device_engine and (integer or parts or shapes or on_the_device or cpu_s_bits)) "
     "or test_storage_streams"
 )
@@ -129,6 +130,7 @@ def test_no_sanitizer_reports_anything(package: Path) -> None:
             "network",
             "resnet",
             "frontend",
+            "frontend_toolkits",
             "cuda_conv",
             "cuda_elementwise",
             "cuda_emulation",

@@ -1,8 +1,11 @@
 #include "bindings/bind.h"
 #include "core/check.h"
 #include "cpu/cpu_features.h"
+#include "engine/kaldi_fbank.h"
 #include "engine/log_mel.h"
+#include "engine/nemo_fbank.h"
 #include "engine/speechbrain_fbank.h"
+#include "engine/taoruijie_fbank.h"
 
 namespace py = pybind11;
 using namespace earmark;
@@ -38,15 +41,27 @@ py::array_t<float> features(const FrontEnd& front_end, const py::array& array,
   return result;
 }
 
+constexpr char kDoc[] = "See docs/arithmetic.md, \"Front end\".";
+
+template <class Kind>
+void bind_of_mels(py::module_& m, const char* name) {
+  py::class_<Kind, FrontEnd>(m, name, kDoc).def(py::init<int>(), py::arg("n_mels"));
+}
+
 }  // namespace
 
 void bind_front_end(py::module_& m) {
   py::class_<FrontEnd>(m, "FrontEnd", "From a waveform to features; thread-safe.")
       .def_property_readonly("n_features", &FrontEnd::n_features)
+      .def_property_readonly("min_samples", &FrontEnd::min_samples)
+      .def("frames", &FrontEnd::frames, py::arg("samples"))
+      .def("samples_of_frames", &FrontEnd::samples_of_frames, py::arg("frames"))
       .def("__call__", &features, py::arg("waveform"), py::kw_only(), py::arg("isa") = "");
-  py::class_<SpeechBrainFbank, FrontEnd>(m, "SpeechBrainFbank",
-                                         "See docs/arithmetic.md, \"Front end\".")
-      .def(py::init<int>(), py::arg("n_mels"));
-  py::class_<LogMel, FrontEnd>(m, "LogMel", "See docs/arithmetic.md, \"Front end\".")
-      .def(py::init<int>(), py::arg("n_mels"));
+  bind_of_mels<LogMel>(m, "LogMel");
+  bind_of_mels<NemoFbank>(m, "NemoFbank");
+  bind_of_mels<SpeechBrainFbank>(m, "SpeechBrainFbank");
+  bind_of_mels<TaoRuijieFbank>(m, "TaoRuijieFbank");
+  py::class_<KaldiFbank, FrontEnd>(m, "KaldiFbank", kDoc)
+      .def(py::init<int, const std::string&, double>(), py::arg("n_mels"), py::arg("window"),
+           py::arg("scale"));
 }

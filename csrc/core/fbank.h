@@ -10,12 +10,14 @@
 
 namespace earmark {
 
-// Frames of 400 samples, one each `hop`, centred: frame t begins at sample hop * t - 200.
+// Frames of 400 samples, transformed as they are or with zeros behind them: a real transform of N
+// values, 400 or 512, is a complex one of N / 2.
 struct FbankGeometry {
   static constexpr int kWindow = 400;
-  static constexpr int kBins = kWindow / 2 + 1;
-  static constexpr int kFft = kWindow / 2;  // complex: even samples real, odd ones imaginary
-  static constexpr int kLanes = 8;          // frames that the CPU computes at once
+  static constexpr int kMaxFft = 256;  // complex: even samples real, odd ones imaginary
+  static constexpr int kMaxBins = kMaxFft + 1;
+  static constexpr int kLaterStages = 3;  // of the transform, after its first, of radix 4
+  static constexpr int kLanes = 8;        // frames that the CPU computes at once
   static constexpr int kMaxHop = kWindow;
   // Samples of kLanes frames lie in rows of `hop`: frame l begins in row l.
   static constexpr int rows(int hop) { return kLanes - 1 + (kWindow + hop - 1) / hop; }
@@ -23,17 +25,43 @@ struct FbankGeometry {
   static constexpr int kMaxRowSamples = kLanes * kMaxHop + kWindow;
 };
 
+// Where frames lie in a recording, and what is done to their samples before the window.
+struct FbankFrames {
+  int hop = 160;                // samples from one frame to the next, 1 to kMaxHop
+  int first = -200;             // sample that frame 0 begins with
+  bool reflected = false;       // beyond the ends: the recording reflected there, else zeros
+  double emphasis = 0;          // each sample less that times the one before it
+  bool each_by_itself = false;  // take off the frame's mean, then emphasise within the frame
+};
+
+// The feature of a filter's energy e: unit * 10 log10(max(e + offset, least)).
+struct FbankLog {
+  static constexpr double kNatural = 0.23025850929940456840;  // ln(10) / 10
+
+  double offset = 0;
+  double least = 1e-10;
+  double unit = 1;
+};
+
+// Butterflies with the twiddle factors behind them, on blocks of `length` values.
+struct FbankStage {
+  int radix = 0;                    // 2, 4 or 5
+  int length = 0;                   // a multiple of the radix
+  const double* twiddle = nullptr;  // [length / radix][radix - 1] complex
+};
+
 // Made once by the front end; the kernel only reads them. Complex values are pairs (real,
 // imaginary).
 struct FbankTables {
-  int hop;                  // from 1 to kMaxHop
-  const double* window;     // [kWindow]
-  const int* source;        // [kWindow]: element of the transposed rows, [hop][rows], for lane 0
-  const double* twiddle4;   // [50][3] complex: exp(-2 pi i j p / 200), p = 1 .. 3
-  const double* twiddle5;   // [10][4] complex: exp(-2 pi i j p / 50), p = 1 .. 4
-  const double* twiddle5b;  // [2][4] complex: exp(-2 pi i j p / 10), p = 1 .. 4
-  const int* order;         // [kFft]: where the transform in place leaves frequency k
-  const double* split;      // [kFft / 2] pairs: cos and sin of 2 pi k / 400
+  FbankFrames frames;
+  FbankLog log;
+  int fft;                // complex length
+  const double* window;   // [2 * fft], 0 from kWindow on
+  const int* source;      // [kWindow]: element of the transposed rows, [hop][rows], for lane 0
+  const double* twiddle;  // [fft / 4][3] complex, of the first stage
+  FbankStage stages[FbankGeometry::kLaterStages];
+  const int* order;     // [fft]: where the transform in place leaves frequency k
+  const double* split;  // [fft / 2] pairs: cos and sin of pi k / fft
   int n_mels;
   // Filter m adds weights[first_weight[m] + i] * power[first_bin[m] + i], up to first_weight[m +
   // 1].
@@ -42,20 +70,44 @@ struct FbankTables {
   const double* weights;    // a quarter of the filter: the power below is four times too large
 };
 
-// Of a recording's features: never below the largest of them less kTopDb, nor below `floor`; then
-// the mean over time is taken off, or they are (feature + offset) * scale.
+// Of a recording's features: raised to the largest of them less `top`, and to `floor`; then
+// (feature
+// + offset) * scale, or less the mean over time. Or, raised to nothing, less the mean and divided
+// by the standard deviation, of n - 1 frames, plus `min_deviation`.
 struct FbankNormalization {
-  static constexpr float kTopDb = 80;
+  enum class Kind { kScale, kCenter, kStandardize };
+
+  Kind kind = Kind::kCenter;
+  float top = INFINITY;
   float floor = -INFINITY;
-  bool center = true;
   float offset = 0;
   float scale = 1;
+  double min_deviation = 0;
 };
 
 namespace fbank {
 
-inline constexpr double kMinPower = 1e-10;
-inline constexpr float kMinDecibels = -100;
+// Sums of a frame's samples are those of its kSums parts, sample i in part i % kSums.
+inline constexpr int kSums = 20;
+
+// Sample i of a recording of n samples, emphasised; beyond the ends as the frames have it, and 0
+// where there is nothing to reflect.
+EARMARK_FN double sample_at(const FbankFrames& frames, const float* samples, int64_t n, int64_t i) {
+  if (i < 0 || i >= n) {
+    if (!frames.reflected) return 0;
+    i = i < 0 ? -i : 2 * (n - 1) - i;
+    if (i < 0 || i >= n) return 0;
+  }
+  const double x = samples[i];
+  if (frames.emphasis == 0 || frames.each_by_itself) return x;
+  const double before = i > 0 ? samples[i - 1] : frames.reflected && n > 1 ? samples[1] : 0;
+  return x - frames.emphasis * before;
+}
+
+// Of a frame by itself; the sample before its first is its first.
+EARMARK_FN double emphasised(double x, double before, double mean, double emphasis) {
+  return (x - mean) - emphasis * (before - mean);
+}
 
 // (re, im) times the twiddle factor w.
 EARMARK_FN void twiddle(double& re, double& im, const double* w) {
@@ -127,9 +179,9 @@ EARMARK_FN void radix2(double& r0, double& i0, double& r1, double& i1) {
   i1 = i - i1;
 }
 
-// Four times the power of bins k and 200 - k, k < 100, from the frequencies a = Z[k] and b =
-// Z[200 - k] of the complex transform: 2 X = A + C and A - C (conjugated), A = Z[k] + conj Z[200 -
-// k] and C = -i exp(-2 pi i k / 400) (Z[k] - conj Z[200 - k]).
+// Four times the power of bins k and F - k, k < F / 2, from the frequencies a = Z[k] and b = Z[F -
+// k] of the complex transform of F values: 2 X = A + C and A - C (conjugated), A = Z[k] + conj Z[F
+// - k] and C = -i exp(-pi i k / F) (Z[k] - conj Z[F - k]).
 EARMARK_FN void split_power(double a_re, double a_im, double b_re, double b_im, double cosine,
                             double sine, double& low, double& high) {
   const double ar = a_re + b_re, ai = a_im - b_im;
@@ -140,7 +192,7 @@ EARMARK_FN void split_power(double a_re, double a_im, double b_re, double b_im, 
   high = highr * highr + highi * highi;
 }
 
-// Of the bin 100, which is its own mirror image.
+// Of the bin F / 2, which is its own mirror image.
 EARMARK_FN double middle_power(double re, double im) { return 4 * (re * re + im * im); }
 
 EARMARK_FN uint64_t bits_of(double x) {
@@ -180,9 +232,14 @@ EARMARK_FN double decibels(double x) {
   return n * kOctave + s * p;
 }
 
-// The feature of a filter's energy.
-EARMARK_FN float feature(double energy) {
-  return static_cast<float>(decibels(energy > kMinPower ? energy : kMinPower));
+EARMARK_FN float feature(const FbankLog& log, double energy) {
+  const double e = energy + log.offset;
+  return static_cast<float>(decibels(e > log.least ? e : log.least) * log.unit);
+}
+
+// The divisor of values over n >= 2 frames, of the sum of their squared distances to the mean.
+EARMARK_FN double deviation(double squares, int n, double min_deviation) {
+  return std::sqrt(squares / (n - 1)) + min_deviation;
 }
 
 }  // namespace fbank

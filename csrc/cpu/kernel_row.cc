@@ -2,6 +2,7 @@
 // EARMARK_ISA (namespace), _NAME, _ENUM, _ROW and _TILES defined by the build.
 #include <cstring>
 
+#include "core/fbank.h"
 #include "cpu/kernels.h"
 #include "cpu/unroll.h"
 #if defined(__AVX2__)
@@ -67,6 +68,7 @@ const Kernels EARMARK_ISA_ROW = {
     .table_softmax_f32 = EARMARK_ISA::table_softmax_f32,
     .fbank_f32 = EARMARK_ISA::fbank_f32,
     .center_f32 = EARMARK_ISA::center_f32,
+    .standardize_f32 = EARMARK_ISA::standardize_f32,
     .scale_f32 = EARMARK_ISA::scale_f32,
     .decode_rans = EARMARK_ISA::decode_rans,
     .restore_levels = EARMARK_ISA::restore_levels,

@@ -10,7 +10,6 @@
 #include <cstdint>
 
 #include "core/epilogue_s8.h"
-#include "core/fbank.h"
 #include "core/quant.h"
 #include "core/rans.h"
 #include "core/softmax.h"
@@ -18,6 +17,8 @@
 #include "cpu/tiles.h"
 
 namespace earmark {
+
+struct FbankTables;
 
 inline constexpr int kReadSlack = 64;
 
@@ -197,13 +198,16 @@ struct Kernels {
   void (*table_softmax_f32)(const LookupTable&, const float* x, float* out, int64_t rows,
                             int64_t n);
 
-  // Log mel energies in dB, before top_db and the mean: out[i * out_stride + m] for frames `frame`
-  // + i, i < n_frames <= FbankGeometry::kLanes, of the waveform with zeros beyond its ends. Returns
-  // the largest.
+  // Logarithms of mel energies, before the normalisation: out[i * out_stride + m] for frames
+  // `frame`
+  // + i, i < n_frames <= FbankGeometry::kLanes, of the waveform. Returns the largest.
   float (*fbank_f32)(const FbankTables&, const float* samples, int64_t n_samples, int64_t frame,
                      int n_frames, float* out, ptrdiff_t out_stride);
   // x = max(x, floor), minus its mean over the rows; in place.
   void (*center_f32)(float* x, ptrdiff_t x_stride, int n_rows, int channels, float floor);
+  // x = (x - mean) / (standard deviation of n - 1 + min_deviation) over at least 2 rows; in place.
+  void (*standardize_f32)(float* x, ptrdiff_t x_stride, int n_rows, int channels,
+                          double min_deviation);
   // x = (max(x, floor) + offset) * scale; in place.
   void (*scale_f32)(float* x, ptrdiff_t x_stride, int n_rows, int channels, float floor,
                     float offset, float scale);

@@ -11,7 +11,8 @@ namespace earmark::cuda {
 
 inline constexpr int kMaxMels = 400;
 
-// Decibels of the mel filters. The tables' arrays are in device memory; `source` is not read.
+// Logarithms of the mel filters' energies. The tables' arrays are in device memory; `source` is not
+// read.
 struct FbankF32 {
   FbankTables tables;
   const float* samples = nullptr;   // of the recordings, one after another

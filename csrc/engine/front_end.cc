@@ -29,6 +29,8 @@ bool all_finite(const Waveform& waveform) {
 
 int FrontEnd::checked_frames(const Waveform& waveform, bool samples_are_here) const {
   EARMARK_CHECK(waveform.count > 0, "waveform is empty");
+  EARMARK_CHECK(waveform.count >= min_samples(), "waveform has ", waveform.count,
+                " samples, the front end takes ", min_samples(), " and more");
   const int64_t n = frames(waveform.count);
   EARMARK_CHECK(n <= kMaxFrames, n, " frames are too many");
   if (samples_are_here && !all_finite(waveform)) {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "core/fbank.h"
 #include "cpu/kernels.h"
 #include "engine/thread_pool.h"
 
@@ -23,8 +24,12 @@ class FrontEnd {
   virtual ~FrontEnd() = default;
 
   virtual int n_features() const = 0;  // a frame
-  // Frames made of that many samples, at least 1.
+  // Samples of the shortest waveform, at least 1.
+  virtual int64_t min_samples() const = 0;
+  // Frames made of that many samples: at least 1 of min_samples() and more, 0 of fewer.
   virtual int64_t frames(int64_t samples) const = 0;
+  // Fewest samples that give at least that many frames.
+  virtual int64_t samples_of_frames(int64_t frames) const = 0;
   // features: frames(waveform.count) x n_features(), of finite samples.
   virtual void run(const Kernels& kernels, ThreadPool& pool, const Waveform& waveform,
                    float* features) const = 0;
@@ -33,9 +38,9 @@ class FrontEnd {
   virtual FbankTables tables() const = 0;
   virtual FbankNormalization normalization() const = 0;
 
-  // Throws std::invalid_argument, naming the value, for a waveform that is empty, too long, or has
-  // samples that are NaN or Inf, which are not looked for where they are not in the host's memory.
-  // Returns its frames.
+  // Throws std::invalid_argument, naming the value, for a waveform that is too short, too long, or
+  // has samples that are NaN or Inf, which are not looked for where they are not in the host's
+  // memory. Returns its frames.
   int checked_frames(const Waveform& waveform, bool samples_are_here = true) const;
 };
 

@@ -1,9 +1,5 @@
 #include "engine/log_mel.h"
 
-#include <algorithm>
-
-#include "engine/float_environment.h"
-
 namespace earmark {
 namespace {
 
@@ -14,22 +10,16 @@ constexpr float kOffset = 20, kScale = 0.04f;
 
 }  // namespace
 
-FbankNormalization LogMel::normalization() const {
-  return {.floor = kMinDb, .center = false, .offset = kOffset, .scale = kScale};
-}
-
-void LogMel::run(const Kernels& kernels, ThreadPool& pool, const Waveform& waveform,
-                 float* features) const {
-  const FloatEnvironment defaults;
-  const int n_mels = n_features(), n_frames = static_cast<int>(frames(waveform.count));
-  const float largest = filterbank_.decibels(kernels, pool, waveform, features);
-  const float floor = std::max(largest - FbankNormalization::kTopDb, kMinDb);
-  constexpr int kFrames = 64;
-  pool.parallel_for((n_frames + kFrames - 1) / kFrames, [&](int unit, int) {
-    const int frame = unit * kFrames;
-    kernels.scale_f32(features + static_cast<ptrdiff_t>(frame) * n_mels, n_mels,
-                      std::min(kFrames, n_frames - frame), n_mels, floor, kOffset, kScale);
-  });
-}
+LogMel::LogMel(int n_mels)
+    : MelFrontEnd({{.hop = 320, .first = -200},
+                   cosine_window(0.54, 0.46, 400),
+                   symmetric_filters(n_mels, 400),
+                   {}},
+                  {.kind = FbankNormalization::Kind::kScale,
+                   .top = 80,
+                   .floor = kMinDb,
+                   .offset = kOffset,
+                   .scale = kScale},
+                  {}) {}
 
 }  // namespace earmark

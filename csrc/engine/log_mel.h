@@ -1,26 +1,14 @@
 // The front end of sound-event networks (docs/arithmetic.md, "Front end").
 #pragma once
 
-#include "engine/mel_filterbank.h"
+#include "engine/mel_front_end.h"
 
 namespace earmark {
 
-class LogMel : public FrontEnd {
+class LogMel : public MelFrontEnd {
  public:
   // Throws std::invalid_argument for an n_mels that a filterbank cannot have.
-  explicit LogMel(int n_mels) : filterbank_(n_mels, kHop) {}
-
-  int n_features() const override { return filterbank_.n_mels(); }
-  int64_t frames(int64_t samples) const override { return filterbank_.frames(samples); }
-  void run(const Kernels& kernels, ThreadPool& pool, const Waveform& waveform,
-           float* features) const override;
-  FbankTables tables() const override { return filterbank_.tables(); }
-  FbankNormalization normalization() const override;
-
- private:
-  static constexpr int kHop = 320;
-
-  MelFilterbank filterbank_;
+  explicit LogMel(int n_mels);
 };
 
 }  // namespace earmark

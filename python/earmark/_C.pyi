@@ -10,14 +10,33 @@ class FrontEnd:
 
     @property
     def n_features(self) -> int: ...
+    @property
+    def min_samples(self) -> int: ...
+    def frames(self, samples: int) -> int: ...
+    def samples_of_frames(self, frames: int) -> int: ...
     def __call__(self, waveform: NDArray[np.float32], *, isa: str = ...) -> NDArray[np.float32]: ...
+
+class KaldiFbank(FrontEnd):
+    """See docs/arithmetic.md, "Front end"."""
+
+    def __init__(self, n_mels: int, window: str, scale: float) -> None: ...
+
+class LogMel(FrontEnd):
+    """See docs/arithmetic.md, "Front end"."""
+
+    def __init__(self, n_mels: int) -> None: ...
+
+class NemoFbank(FrontEnd):
+    """See docs/arithmetic.md, "Front end"."""
+
+    def __init__(self, n_mels: int) -> None: ...
 
 class SpeechBrainFbank(FrontEnd):
     """See docs/arithmetic.md, "Front end"."""
 
     def __init__(self, n_mels: int) -> None: ...
 
-class LogMel(FrontEnd):
+class TaoRuijieFbank(FrontEnd):
     """See docs/arithmetic.md, "Front end"."""
 
     def __init__(self, n_mels: int) -> None: ...

@@ -11,13 +11,17 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <set>
 #include <utility>
 
 #include "core/check.h"
 #include "engine/engine.h"
+#include "engine/kaldi_fbank.h"
 #include "engine/log_mel.h"
+#include "engine/nemo_fbank.h"
 #include "engine/speechbrain_fbank.h"
+#include "engine/taoruijie_fbank.h"
 #include "random_plan.h"
 
 namespace {
@@ -127,22 +131,29 @@ std::string disagreement(const RandomPlan& plan, const Trace& expected, const Tr
 std::string front_end_disagreement(int seed, Isa isa, Count& count) {
   Random random(seed);
   const int n_mels = random.pick({1, 17, 80, 400});
-  const SpeechBrainFbank centred(n_mels);
+  const SpeechBrainFbank decibels(n_mels);
   const LogMel scaled(n_mels);
-  const bool is_scaled = random.one_in(2);
-  const FrontEnd& front_end = is_scaled ? static_cast<const FrontEnd&>(scaled) : centred;
-  std::vector<float> samples(random.pick({1, 160, 401, 1279, 1280, 5000}));
+  const KaldiFbank kaldi(n_mels, random.one_in(2) ? "povey" : "hamming", 1);
+  const TaoRuijieFbank reflected(n_mels);
+  const NemoFbank standardized(n_mels);
+  const std::pair<const FrontEnd&, const char*> front_ends[] = {{decibels, "center_f32"},
+                                                                {scaled, "scale_f32"},
+                                                                {kaldi, "center_f32"},
+                                                                {reflected, "center_f32"},
+                                                                {standardized, "standardize_f32"}};
+  const auto& [front_end, kernel] = front_ends[random.below(std::size(front_ends))];
+  std::vector<float> samples(front_end.min_samples() +
+                             random.pick({0, 1, 159, 160, 1279, 1280, 5000}));
   const float scale = random.one_in(2) ? 1e-4f : 0.3f;
   for (float& sample : samples) sample = random.real(scale);
   const Waveform waveform = {samples.data(), static_cast<int64_t>(samples.size())};
-  const auto features = [&](Isa which) {
+  const auto features = [&, &front_end = front_end](Isa which) {
     std::vector<float> out(front_end.frames(waveform.count) * front_end.n_features());
     ThreadPool caller(1);
     front_end.run(kernels(which), caller, waveform, out.data());
     return out;
   };
   const std::vector<float> expected = features(Isa::kScalar), actual = features(isa);
-  const char* const kernel = is_scaled ? "scale_f32" : "center_f32";
   if (last_kernel != concat(kernel, "/", isa_name(isa))) return concat(last_kernel, " ran");
   if (std::memcmp(expected.data(), actual.data(), expected.size() * sizeof(float)) != 0)
     return "other features";

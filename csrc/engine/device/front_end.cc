@@ -3,18 +3,17 @@
 namespace earmark::device {
 namespace {
 
-using Geometry = FbankGeometry;
-
 // visit(array, count) for each array of the tables.
 template <class Tables, class Visit>
 void for_arrays(Tables& t, const Visit& visit) {
   const int n_weights = t.first_weight[t.n_mels];
-  visit(t.window, Geometry::kWindow);
-  visit(t.twiddle4, 50 * 6);
-  visit(t.twiddle5, 10 * 8);
-  visit(t.twiddle5b, 2 * 8);
-  visit(t.order, Geometry::kFft);
-  visit(t.split, Geometry::kFft);
+  visit(t.window, 2 * t.fft);
+  visit(t.twiddle, t.fft / 4 * 6);
+  for (auto& stage : t.stages) {
+    visit(stage.twiddle, stage.length / stage.radix * 2 * (stage.radix - 1));
+  }
+  visit(t.order, t.fft);
+  visit(t.split, t.fft);
   visit(t.first_bin, t.n_mels);
   visit(t.weights, n_weights);
   visit(t.first_weight, t.n_mels + 1);
@@ -28,8 +27,22 @@ std::vector<char> contents_of(const FrontEnd& front_end) {
   };
   const FbankTables tables = front_end.tables();
   const FbankNormalization n = front_end.normalization();
-  const float numbers[] = {static_cast<float>(tables.hop), n.floor, static_cast<float>(n.center),
-                           n.offset, n.scale};
+  const FbankFrames& f = tables.frames;
+  const double numbers[] = {static_cast<double>(f.hop),
+                            static_cast<double>(f.first),
+                            static_cast<double>(f.reflected),
+                            f.emphasis,
+                            static_cast<double>(f.each_by_itself),
+                            tables.log.offset,
+                            tables.log.least,
+                            tables.log.unit,
+                            static_cast<double>(tables.fft),
+                            static_cast<double>(n.kind),
+                            n.top,
+                            n.floor,
+                            n.offset,
+                            n.scale,
+                            n.min_deviation};
   add(numbers, std::size(numbers));
   for_arrays(tables, add);
   return contents;

@@ -1,5 +1,9 @@
 """Front ends: from a waveform to the normalised features that a family's networks were trained on.
 
+``speechbrain``: :class:`SpeechBrainFbank`. ``3dspeaker``: ``KaldiFbank(window="povey", scale=1)``.
+``wespeaker``: ``KaldiFbank(window="hamming", scale=32768)``, unless the model says otherwise.
+``taoruijie``: :class:`TaoRuijieFbank`. ``nemo``: :class:`NemoFbank`. Sounds: :class:`LogMel`.
+
 Another family's front end is a module beside :mod:`earmark.frontend.speechbrain`, a class in
 ``csrc/engine/`` and a word in ``_FRONT_ENDS``.
 """
@@ -14,10 +18,21 @@ from numpy.typing import NDArray
 
 from earmark import _C
 from earmark.errors import FormatError
+from earmark.frontend.kaldi import KaldiFbank
 from earmark.frontend.logmel import LogMel
+from earmark.frontend.nemo import NemoFbank
 from earmark.frontend.speechbrain import SpeechBrainFbank
+from earmark.frontend.taoruijie import TaoRuijieFbank
 
-__all__ = ["FrontEnd", "LogMel", "SpeechBrainFbank", "make_front_end"]
+__all__ = [
+    "FrontEnd",
+    "KaldiFbank",
+    "LogMel",
+    "NemoFbank",
+    "SpeechBrainFbank",
+    "TaoRuijieFbank",
+    "make_front_end",
+]
 
 
 class FrontEnd(Protocol):
@@ -39,7 +54,7 @@ class FrontEnd(Protocol):
         ...
 
     def frames(self, samples: int) -> int:
-        """Frames of so many samples, at least ``min_samples``."""
+        """Frames of so many samples; 0 of fewer than ``min_samples``."""
         ...
 
     def samples_of_frames(self, frames: int) -> int:
@@ -65,7 +80,8 @@ class FrontEnd(Protocol):
 
 
 _FRONT_ENDS: dict[str, Callable[[Mapping[str, Any]], FrontEnd]] = {
-    front_end.name: front_end.from_spec for front_end in (LogMel, SpeechBrainFbank)
+    front_end.name: front_end.from_spec
+    for front_end in (KaldiFbank, LogMel, NemoFbank, SpeechBrainFbank, TaoRuijieFbank)
 }
 
 

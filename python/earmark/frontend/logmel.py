@@ -19,7 +19,6 @@ class LogMel(MelFrontEnd):
     """
 
     name = "log-mel"
-    hop = 320  # samples, 20 ms
 
     def __init__(self, n_mels: int = 64) -> None:
         super().__init__(n_mels)

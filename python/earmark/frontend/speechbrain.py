@@ -23,7 +23,6 @@ class SpeechBrainFbank(MelFrontEnd):
     """
 
     name = "speechbrain"
-    hop = 160  # samples, 10 ms
 
     def __init__(self, n_mels: int = 80) -> None:
         super().__init__(n_mels)
