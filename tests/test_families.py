@@ -172,13 +172,10 @@ def test_the_network_does_not_share_memory_with_the_checkpoint(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        ("wespeaker", "'wespeaker' is not supported yet; supported: sound-resnet, speechbrain"),
-        ("3dspeaker", "'3dspeaker' is not supported yet"),
-        ("taoruijie", "'taoruijie' is not supported yet"),
-        ("nemo", "'nemo' is not supported yet"),
         (
             "kaldi",
-            "'kaldi' is unknown; supported: sound-resnet, speechbrain; not supported yet: 3d",
+            "'kaldi' is unknown; supported: 3dspeaker, nemo, sound-resnet, speechbrain, "
+            "taoruijie, wespeaker",
         ),
         ("", "'' is unknown"),
     ],
