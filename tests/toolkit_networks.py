@@ -73,9 +73,7 @@ def stand_in_front_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Without this, the tests need the classes that ``families/front_ends.py`` names.
     """
-    monkeypatch.setattr(
-        front_ends, "front_end_of", lambda family, n_mels: SpeechBrainFbank(n_mels)
-    )
+    monkeypatch.setattr(front_ends, "front_end_of", lambda family, n_mels: SpeechBrainFbank(n_mels))
 
 
 @dataclass(frozen=True)
