@@ -153,10 +153,13 @@ def config_from_shapes(state: StateDict, path: Path, toolkit: Toolkit, **given: 
     first = shape("blocks.0.conv.conv")
     blocks = range(1, last("blocks.{}.tdnn1.conv.conv") + 1)
     if len(blocks) + 2 != len(fields["dilations"]):
-        raise FormatError(
-            f"{path}: {len(blocks)} SE-Res2 blocks: only a model folder with its hyperparams.yaml "
-            f"can tell dilations other than {fields['dilations']}"
-        )
+        why = f", expected {len(fields['dilations']) - 2}"
+        if toolkit.family == "speechbrain":
+            why = (
+                ": only a model folder with its hyperparams.yaml can tell dilations other than "
+                f"{fields['dilations']}"
+            )
+        raise FormatError(f"{path}: {len(blocks)} SE-Res2 blocks{why}")
     widths = [shape(f"blocks.{i}.tdnn1.conv.conv")[0] for i in blocks]
     if fields.get("res2") == "grouped":
         res2 = [shape(f"blocks.{i}.res2net_block.conv.conv") for i in blocks]
