@@ -154,6 +154,7 @@ def poke(key: str, value: float) -> Callable[[State], State]:
             put("encoder.layers.2.se_layer.se_layer.2.bias", torch.zeros(7)),
             r"2.bias is \(7",
         ),
+        ("taoruijie", put("bn1.bias", torch.zeros(32)), "bn1.bias is there twice"),
         ("3dspeaker", without("fc.conv.bias"), "fc.conv.bias is missing"),
         ("3dspeaker", put("x", torch.zeros(1)), r"x \(1,\) is not part of an ECAPA-TDNN"),
     ],

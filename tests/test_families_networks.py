@@ -182,7 +182,7 @@ def test_published_sizes(name: str, sizes: dict[str, int], millions: float, tmp_
         state = theirs.state_dict()
         module = import_module(f"earmark.families.{name.replace('3d', 'threed')}")
         toolkit = module.TOOLKIT
-        config = config_from_shapes(toolkit.inference(state), tmp_path, toolkit)
+        config = config_from_shapes(toolkit.inference(state, tmp_path), tmp_path, toolkit)
         ours = EcapaTdnn(config, SpeechBrainFbank(80), name).eval()
     counts = [sum(p.numel() for p in net.parameters()) for net in (theirs, ours)]
     assert counts[0] - heads == counts[1]

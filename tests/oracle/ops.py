@@ -322,7 +322,12 @@ def _positions(x: Array) -> Array:
 
 
 def _deviation(
-    scaled: Array, count: int, unbiased: bool, min_variance: float, added_variance: float
+    scaled: Array,
+    count: int,
+    *,
+    unbiased: bool = False,
+    min_variance: float = 0.0,
+    added_variance: float = 0.0,
 ) -> Array:
     """From count^2 times the population's variance, float64."""
     if unbiased and count < 2:
@@ -335,14 +340,7 @@ def _deviation(
 
 
 def stats_s8(
-    x: Array,
-    zero_point: int,
-    multiplier: Array,
-    *,
-    std: bool = False,
-    unbiased: bool = False,
-    min_variance: float = 0.0,
-    added_variance: float = 0.0,
+    x: Array, zero_point: int, multiplier: Array, *, std: bool = False, **variance: Any
 ) -> Array:
     """int8 frames -> float32 mean, or mean and standard deviation."""
     q = _positions(x).astype(np.int64)
@@ -353,7 +351,7 @@ def stats_s8(
     if not std:
         return mean
     scaled = (count * s2 - s1 * s1).astype(np.float64)
-    deviation = _deviation(scaled, count, unbiased, min_variance, added_variance)
+    deviation = _deviation(scaled, count, **variance)
     return np.concatenate([mean, multiply(f32(deviation), multiplier)])
 
 
@@ -499,14 +497,7 @@ def add_exact(x: Array, residual: Array, gate: Array | None = None, *, relu: boo
     return _relu(total) if relu else total
 
 
-def stats_exact(
-    x: Array,
-    *,
-    std: bool = False,
-    unbiased: bool = False,
-    min_variance: float = 0.0,
-    added_variance: float = 0.0,
-) -> Array:
+def stats_exact(x: Array, *, std: bool = False, **variance: Any) -> Array:
     """Float32 frames -> float32 mean, or mean and standard deviation; sums in the order of time."""
     values = _positions(_f32_only(x)).astype(np.float64)
     n = np.float64(len(values))
@@ -516,7 +507,7 @@ def stats_exact(
         return mean
     with np.errstate(invalid="ignore"):  # Inf - Inf is NaN, and no larger than any bound
         scaled = n * s2 - s1 * s1
-    deviation = _deviation(scaled, len(values), unbiased, min_variance, added_variance)
+    deviation = _deviation(scaled, len(values), **variance)
     return np.concatenate([mean, f32(deviation)])
 
 
@@ -565,14 +556,7 @@ def max_pool_f32(x: Array, kernel: Sequence[int], **window: Any) -> Array:
     return max_pool(x.astype(np.float64), kernel, lowest=-np.inf, **window)
 
 
-def stats_f32(
-    x: Array,
-    *,
-    std: bool = False,
-    unbiased: bool = False,
-    min_variance: float = 0.0,
-    added_variance: float = 0.0,
-) -> Array:
+def stats_f32(x: Array, *, std: bool = False, **variance: Any) -> Array:
     """Frames -> mean, or mean and standard deviation (divided by the number of positions, less one
     where it is unbiased)."""
     values = _positions(x).astype(np.float64)
@@ -580,7 +564,7 @@ def stats_f32(
     if not std:
         return np.asarray(mean)
     scaled = ((values - mean) ** 2).sum(axis=0) * len(values)
-    deviation = _deviation(scaled, len(values), unbiased, min_variance, added_variance)
+    deviation = _deviation(scaled, len(values), **variance)
     return np.concatenate([mean, deviation])
 
 

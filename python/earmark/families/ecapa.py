@@ -58,16 +58,20 @@ class Toolkit:
         following = int(numbers[0]) + 1 if numbers else 0
         return f"{name.format(*numbers, next=following)}.{leaf}"
 
-    def inference(self, state: StateDict) -> StateDict:
+    def inference(self, state: StateDict, path: Path) -> StateDict:
         """The part of a checkpoint that embeds, without prefixes; linear layers as 1x1
-        convolutions."""
+        convolutions. Raises FormatError for keys that differ in their prefixes alone."""
         found: StateDict = {}
-        for key, tensor in state.items():
+        for full, tensor in state.items():
+            key = full
             for prefix in self.prefixes:
                 key = key.removeprefix(prefix)
             # Averaged checkpoints hold fractions of steps.
-            if not key.startswith(self.dropped) and not key.endswith("num_batches_tracked"):
-                found[key] = tensor
+            if key.startswith(self.dropped) or key.endswith("num_batches_tracked"):
+                continue
+            if key in found:
+                raise FormatError(f"{path}: {key} is there twice, once as {full}")
+            found[key] = tensor
         linear = re.compile("|".join(self._pattern(name) for name in self.dense) or r"(?!)")
         for key, tensor in found.items():
             if linear.fullmatch(key) and tensor.ndim == 2:

@@ -94,9 +94,9 @@ def load(path: Path) -> EcapaTdnn:
     if is_archive(path):
         text, weights = _members(path)
         given = _checked_recipe(_parsed(text, path), path)
-        state = TOOLKIT.inference(state_dict_of(io.BytesIO(weights), path))
+        state = TOOLKIT.inference(state_dict_of(io.BytesIO(weights), path), path)
     else:
-        state = TOOLKIT.inference(read_state_dict(path))
+        state = TOOLKIT.inference(read_state_dict(path), path)
     return build(config_from_shapes(state, path, TOOLKIT, **given), state, path, TOOLKIT)
 
 

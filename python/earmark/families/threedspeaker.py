@@ -22,5 +22,5 @@ def load(path: Path) -> EcapaTdnn:
     described = load_described(path, TOOLKIT)
     if described is not None:
         return described
-    state = TOOLKIT.inference(read_state_dict(path))
+    state = TOOLKIT.inference(read_state_dict(path), path)
     return build(config_from_shapes(state, path, TOOLKIT), state, path, TOOLKIT)

@@ -58,7 +58,7 @@ def load(path: Path) -> EcapaTdnn:
     described = load_described(path, TOOLKIT)
     if described is not None:
         return described
-    state = TOOLKIT.inference(read_state_dict(path))
+    state = TOOLKIT.inference(read_state_dict(path), path)
     return build(_config(state, path), state, path, TOOLKIT)
 
 
