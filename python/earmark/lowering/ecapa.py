@@ -149,6 +149,8 @@ class _Lowering:
         hidden = b.tensor(f"{name}.hidden", "vector", "f32", self.config.se_channels)
         gate = b.tensor(f"{name}.gate", "vector", "f32", width)
         norm = f"{name}.norm.norm" if self.config.se_norm else None
+        if norm is not None:
+            b.statistics[hidden] = batchnorm_statistics(self.state, norm)
         for layer, source, out, activation, before in (
             ("conv1", mean, hidden, "relu", None),
             ("conv2", hidden, gate, "sigmoid", norm),
