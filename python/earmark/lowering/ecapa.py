@@ -4,7 +4,7 @@ Names of ops are the module names of the checkpoint, so that `--precision` and r
 layers as the toolkit does. Three things the plan does and the plain network does not:
 
 * the outputs of the three SE-Res2 blocks are views of one tensor, so that the concatenation before
-  the MFA layer costs nothing; the stem's output rests in the third block's place until that block
+  the MFA layer costs nothing; the stem's output rests in the last block's place until that block
   overwrites it;
 * the Res2 chain, or the convolution in groups, works in place on the first layer's output, its
   channels permuted so that no copy is needed: see ``_res2`` and ``_grouped``;
@@ -54,7 +54,11 @@ class _Lowering:
         blocks = len(config.channels) - 2
         b.tensor(INPUT, "frames", "f32", config.n_mels)
         b.tensor(_CONCATENATED, "frames", "f32", blocks * width)
-        previous = self._slot("blocks.0.out", blocks - 1)
+        previous = "blocks.0.out"
+        if blocks > 1:
+            self._slot(previous, blocks - 1)
+        else:  # the only block still reads it when it writes its place
+            b.tensor(previous, "frames", "f32", width)
         self._tdnn("blocks.0", INPUT, previous, config.kernel_sizes[0], config.dilations[0])
         for i in range(1, blocks + 1):
             out = self._se_res2_block(i, previous)
