@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ ZEROS = partial(Session, partial(np.zeros, 3, np.float32))
         SMALL,
         EcapaConfig(8, (8, 8, 24), (5, 3, 1), (1, 2, 1), 1, 2, 1, 1),
         EcapaConfig(3, (24, 24, 24, 40), (3, 5, 3, 3), (2, 1, 4, 2), 5, 3, 7, 11),
+        replace(SMALL, res2="grouped"),
+        replace(SMALL, res2="last", context=False, padding="zero"),
     ],
 )
 def test_nominal_work_is_what_the_plain_network_multiplies(config: EcapaConfig) -> None:

@@ -101,7 +101,11 @@ def test_the_output_changes_as_the_derivatives_say(family: str) -> None:
     """Weights are moved along them by whole numbers, up and down: rounding in between blurs."""
     plan = random_int8_plan(SMALL) if family == "ecapa" else resnet()
     n_mels = SMALL.n_mels if family == "ecapa" else SMALL_RESNET.n_mels
-    features = random_features(9, 90, n_mels)
+    check_derivatives(plan, random_features(9, 90, n_mels))
+
+
+def check_derivatives(plan: PlanBuilder, features: Array) -> None:
+    """As the test above says, of every layer."""
     outputs = trace(make_engine(plan.plan, plan.arrays), features)
     output = plan.ops[-1]["out"]
     direction = np.random.default_rng(2).normal(size=(1, len(outputs[output])))
@@ -110,19 +114,22 @@ def test_the_output_changes_as_the_derivatives_say(family: str) -> None:
     layers = [op["name"] for op in plan.ops if "weight" in op["arrays"]]
     found = list(answers(plan, features, outputs, direction))
     assert sorted(name for name, _, _ in found) == sorted(layers)
-    ratios = []
+    said_of: dict[str, float] = {}
     for name, inputs, by_sums in found:
         weight = plan.arrays[f"{name}.weight"]
         slope = (by_sums[0].T @ inputs).reshape(weight.shape)
         step = np.rint(slope * wanted / np.square(slope).sum())
+        if not step.any():  # so much depends on the layer that no whole number is small enough
+            continue
         ends, said = [], []
         for sign in (1, -1):
             moved = np.clip(weight + sign * step, -127, 127).astype(np.int8)
             engine = make_engine(plan.plan, {**plan.arrays, f"{name}.weight": moved})
             ends.append(float(direction[0] @ trace(engine, features)[output]))
             said.append(float((slope * (moved.astype(np.float64) - weight)).sum()))
-        ratios.append((ends[0] - ends[1]) / (said[0] - said[1]))
-    said_of = dict(zip((name for name, _, _ in found), ratios, strict=True))
+        said_of[name] = (ends[0] - ends[1]) / (said[0] - said[1])
+    ratios = list(said_of.values())
+    assert len(ratios) > 0.8 * len(layers)
     # Where little depends on a layer, rounding and bends in between are most of the change.
     assert 0.8 < np.median(ratios) < 1.2, said_of
     assert np.mean([0.6 < ratio < 1.5 for ratio in ratios]) > 0.85, said_of

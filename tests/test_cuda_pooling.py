@@ -36,6 +36,13 @@ def inner(x: Array, offset: int, channels: int) -> Array:
     return x[:, offset : offset + channels]
 
 
+def other_variance(rng: np.random.Generator, batch: list[int]) -> dict[str, Any]:
+    """None, or that of a sample, which needs two positions, and something added."""
+    if rng.random() < 0.5 or min(batch) < 2:
+        return {}
+    return {"unbiased": True, "added_variance": 0.5}
+
+
 @each_device
 @settings(max_examples=40, deadline=None)
 @given(
@@ -58,6 +65,7 @@ def test_stats_s8(
     width: int,
 ) -> None:
     rng = np.random.default_rng(seed)
+    more = other_variance(rng, [n * width for n in batch]) if std else {}
     x, offset = strided(rng, sum(batch) * width, channels, aligned)
     out = np.zeros((len(batch), channels * (2 if std else 1)), np.float32)
     multiplier = random_f32(rng, channels)
@@ -71,11 +79,13 @@ def test_stats_s8(
         "multiplier": multiplier,
         "std": std,
         "min_variance": 0.25,
+        **more,
         "out": out,
     }
     assert run(device, "stats_s8", arguments, seed) == f"stats_s8/{16 if aligned else 1}"
     parts = split(inner(x, offset, channels), [n * width for n in batch])
-    expected = [ops.stats_s8(p, zero, multiplier, std=std, min_variance=0.25) for p in parts]
+    more |= {"min_variance": 0.25}
+    expected = [ops.stats_s8(p, zero, multiplier, std=std, **more) for p in parts]
     equal_bits(out, np.stack(expected), "stats")
 
 
@@ -99,15 +109,16 @@ def test_largest_sums(device: str, value: int) -> None:
 @given(SEEDS, BATCHES, st.sampled_from([1, 16, 65]), st.booleans())
 def test_stats_f32(device: str, seed: int, batch: list[int], channels: int, std: bool) -> None:
     rng = np.random.default_rng(seed)
+    more = other_variance(rng, batch) if std else {}
     x = random_f32(rng, sum(batch), channels + 1, scale=3)
     out = np.zeros((len(batch), channels * (2 if std else 1)), np.float32)
     arguments = {
         "channels": channels, "in": x, "in_offset": 1, "lengths": lengths(*batch), "std": std,
-        "min_variance": 1e-12, "out": out,
+        "min_variance": 1e-12, "out": out, **more,
     }  # fmt: skip
     assert run(device, "stats_f32", arguments, seed) == "stats_f32"
     parts = split(inner(x, 1, channels), batch)
-    expected = [ops.stats_exact(p, std=std, min_variance=1e-12) for p in parts]
+    expected = [ops.stats_exact(p, std=std, min_variance=1e-12, **more) for p in parts]
     equal_bits(out, np.stack(expected), "stats")
 
 

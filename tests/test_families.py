@@ -172,13 +172,10 @@ def test_the_network_does_not_share_memory_with_the_checkpoint(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        ("wespeaker", "'wespeaker' is not supported yet; supported: sound-resnet, speechbrain"),
-        ("3dspeaker", "'3dspeaker' is not supported yet"),
-        ("taoruijie", "'taoruijie' is not supported yet"),
-        ("nemo", "'nemo' is not supported yet"),
         (
             "kaldi",
-            "'kaldi' is unknown; supported: sound-resnet, speechbrain; not supported yet: 3d",
+            "'kaldi' is unknown; supported: 3dspeaker, nemo, sound-resnet, speechbrain, "
+            "taoruijie, wespeaker",
         ),
         ("", "'' is unknown"),
     ],
@@ -225,6 +222,22 @@ def test_a_file_that_says_its_family_and_shape(tmp_path: Path, state: State) -> 
         ({"family": "speechbrain", "config": {"embedding": 1 << 40}}, "embedding is 1099511627776"),
         ({"family": "speechbrain", "config": {"channels": [16] * 17}}, "channels is"),
         ({"family": "speechbrain", "config": {"channels": 16}}, "model.safetensors: "),
+        ({"family": "speechbrain", "config": {"padding": 5}}, "padding is 5, expected str"),
+        (
+            {"family": "speechbrain", "config": {"padding": "wrap"}},
+            "padding is 'wrap', expected",
+        ),
+        ({"family": "speechbrain", "config": {"res2": "second"}}, "res2 is 'second', expected one"),
+        ({"family": "speechbrain", "config": {"mfa_norm": 1}}, "mfa_norm is 1, expected bool"),
+        (
+            {"family": "speechbrain", "config": {"pooled_floor": "x"}},
+            "pooled_floor is 'x'",
+        ),
+        (
+            {"family": "speechbrain", "config": {"pooled_floor": float("nan")}},
+            "pooled_floor must",
+        ),
+        ({"family": "speechbrain", "config": {"context_added": -1.0}}, "context_added must be in"),
         ({"family": "speechbrain", "config": {}}, r"blocks\.1\..* is missing"),
     ],
 )

@@ -106,6 +106,18 @@ def test_other_shapes(config: EcapaConfig) -> None:
         check_trace(b, features, isa, expected)
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+def test_other_numbers_of_blocks_in_float(blocks: int) -> None:
+    """What torch computes: a block may overwrite the first layer's output only behind its use."""
+    layers = (5, *[3] * blocks, 1), (1, *[2] * blocks, 1)
+    config = EcapaConfig(8, (*[8] * (blocks + 1), 24), *layers, 4, 2, 4, 6)
+    state, features = random_state(config), random_features(1, 50, 8)
+    b = lower_ecapa(config, state)
+    expected = torch_network(config, state)(torch.from_numpy(features)[None])[0, 0].numpy()
+    found = make_engine(b.plan, b.arrays).run([features])[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def bootstrap() -> tuple[EcapaTdnn, PlanBuilder, list[Array]]:
     """The network of the checkpoint, its integer plan, and features of real recordings."""

@@ -382,6 +382,7 @@ def test_gate_is_rounded_before_the_activation_comes() -> None:
     st.booleans(),
     st.sampled_from([1, 1, 3]),
     st.sampled_from([0.0, 0.25, 1e4]),
+    st.sampled_from([{}, {"unbiased": True}, {"added_variance": 0.5}]),
 )
 def test_stats_s8(
     isa: str,
@@ -392,13 +393,15 @@ def test_stats_s8(
     std: bool,
     width: int,
     min_variance: float,
+    more: dict[str, Any],
 ) -> None:
     rng = np.random.default_rng(seed)
+    more = {} if frames * width == 1 else more  # no unbiased variance of one
     b = start("s8", channels + 5, width=width)
     x = view(b, "x", INPUT, 3, channels, zero_point=zero)
     b.tensor(OUTPUT, "vector", "f32", channels * (1 + std))
     multiplier = with_extremes(rng, random_f32(rng, channels), MULTIPLIERS)
-    attributes = {"std": True, "min_variance": min_variance} if std else {}
+    attributes = {"std": True, "min_variance": min_variance, **more} if std else {}
     arrays = {"multiplier": one_or_all(rng, multiplier)}
     b.op("stats_s8", "op", arrays, **{"in": x}, out=OUTPUT, **attributes)
     shape = (frames, channels + 5) if width == 1 else (frames, width, channels + 5)

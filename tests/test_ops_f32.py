@@ -201,14 +201,18 @@ def test_max_pool_f32(
 @pytest.mark.parametrize(
     ("frames", "width", "channels"), [(1, 1, 3), (13, 1, 65), (3000, 1, 17), (1, 7, 3), (13, 5, 65)]
 )
-def test_stats_f32(isa: str, frames: int, width: int, channels: int) -> None:
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_stats_f32(isa: str, frames: int, width: int, channels: int, unbiased: bool) -> None:
+    if unbiased and frames * width == 1:
+        pytest.skip("there is no unbiased variance of one position")
     x = random_f32(np.random.default_rng(frames), frames * width, channels) + np.float32(3)
     b = start("f32", channels, width=width)
     b.tensor(OUTPUT, "vector", "f32", 2 * channels)
-    more = {"std": True, "min_variance": 1e-12}
+    more = {"std": True, "min_variance": 1e-12, "unbiased": unbiased, "added_variance": 0.125}
     b.op("stats_f32", "op", **{"in": INPUT}, out=OUTPUT, **more)
     mean = tensor(x).mean(dim=0)
-    std = ((tensor(x) - mean) ** 2).mean(dim=0).clamp(1e-12).sqrt()
+    variance = ((tensor(x) - mean) ** 2).sum(dim=0) / (frames * width - unbiased)
+    std = (variance.clamp(1e-12) + 0.125).sqrt()
     features = x.reshape(frames, width, channels)
     by_torch = torch.cat([mean, std]).numpy()
     check_float(b, features[:, 0] if width == 1 else features, isa, "stats_f32", by_torch)

@@ -59,14 +59,16 @@ OpDesc op_desc(const py::dict& d, std::vector<py::array>& keep) {
   for (const char* key : {"kernel", "stride", "dilation", "padding"}) {
     if (d.contains(key)) op.integers[key] = d[key].cast<std::vector<int>>();
   }
-  for (const char* key : {"relu", "std"}) {
+  for (const char* key : {"relu", "std", "unbiased"}) {
     if (d.contains(key)) op.integers[key] = {d[key].cast<bool>() ? 1 : 0};
   }
   for (const char* key : {"pad_mode", "activation", "softmax"}) {
     const std::string word = text(d, key);
     if (!word.empty()) op.words[key] = word;
   }
-  if (d.contains("min_variance")) op.numbers["min_variance"] = d["min_variance"].cast<double>();
+  for (const char* key : {"min_variance", "added_variance"}) {
+    if (d.contains(key)) op.numbers[key] = d[key].cast<double>();
+  }
   for (const auto& [role, value] : d["arrays"].cast<py::dict>()) {
     const auto array = py::reinterpret_borrow<py::object>(value).cast<py::array>();
     const bool is_float = py::isinstance<py::array_t<float>>(array);

@@ -61,9 +61,8 @@ __global__ void __launch_bounds__(kThreads) stats_s8_kernel(const StatsS8 call, 
     out[0] =
         static_cast<float>(static_cast<double>(s1) / n - static_cast<double>(call.zero)) * unit;
     if (!call.std) continue;
-    const double variance = static_cast<double>(count * s2 - s1 * s1) / (n * n);
-    const double least = call.min_variance;
-    out[call.channels] = static_cast<float>(sqrt(variance > least ? variance : least)) * unit;
+    const double scaled = static_cast<double>(count * s2 - s1 * s1);
+    out[call.channels] = static_cast<float>(call.variance.deviation(scaled, count)) * unit;
   }
 }
 
@@ -85,9 +84,8 @@ __global__ void __launch_bounds__(kFloatThreads) stats_f32_kernel(const StatsF32
   float* out = call.out.data + recording * call.out.stride + channel;
   out[0] = static_cast<float>(s1 / n);
   if (!call.std) return;
-  const double variance = (n * s2 - s1 * s1) / (n * n);
-  const double least = call.min_variance;
-  out[call.channels] = static_cast<float>(sqrt(variance > least ? variance : least));
+  const double scaled = n * s2 - s1 * s1;
+  out[call.channels] = static_cast<float>(call.variance.deviation(scaled, end - first));
 }
 
 template <int kCount>

@@ -2,6 +2,7 @@
 // (docs/arithmetic.md).
 #pragma once
 
+#include "core/variance.h"
 #include "cuda/launch.h"
 #include "cuda/tensors.h"
 
@@ -14,7 +15,7 @@ struct StatsS8 {
   int zero = 0;
   const float* multiplier = nullptr;  // [padded channels]
   bool std = false;
-  double min_variance = 0.0;
+  Variance variance;
   Vectors<float> out;  // [recordings][channels, or 2 * channels with std]
 };
 
@@ -26,7 +27,7 @@ struct StatsF32 {
   Frames<const float> in;
   Ragged frames;
   bool std = false;
-  double min_variance = 0.0;
+  Variance variance;
   Vectors<float> out;
 };
 

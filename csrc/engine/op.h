@@ -87,7 +87,8 @@ class Op {
   // frame ops).
   bool whole = false;
 
-  // Time positions of the output for an input of that many; throws if the input is too short.
+  // Time positions of an output of frames for an input of that many; throws if the input, of any op
+  // that reads frames, is too short.
   virtual int length_out(int length_in) const { return length_in; }
   // Input positions that the output positions depend on.
   virtual Range reads(Range out_range, int /*length_in*/) const { return out_range; }

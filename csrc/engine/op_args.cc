@@ -210,11 +210,24 @@ std::string OpArgs::word(const char* name, const std::string& fallback) const {
   return found == desc_.words.end() ? fallback : found->second;
 }
 
+double OpArgs::variance_number(const char* name) const {
+  const double value = desc_.numbers.at(name);
+  // Written so that NaN is refused too.
+  check(value >= 0.0 && value <= 1e30, "'", name, "' is ", value);
+  return value;
+}
+
 double OpArgs::min_variance() const {
-  const auto found = desc_.numbers.find("min_variance");
-  check(found != desc_.numbers.end(), "'min_variance' is missing");
-  check(found->second >= 0.0 && found->second <= 1e30, "'min_variance' is ", found->second);
-  return found->second;
+  check(desc_.numbers.count("min_variance") != 0, "'min_variance' is missing");
+  return variance_number("min_variance");
+}
+
+Variance OpArgs::variance() const {
+  Variance v;
+  v.unbiased = flag("unbiased");
+  v.least = min_variance();
+  if (desc_.numbers.count("added_variance") != 0) v.added = variance_number("added_variance");
+  return v;
 }
 
 ConvShape OpArgs::conv_shape(const Tensor& in, const Tensor& out) const {

@@ -3,6 +3,7 @@
 
 #include "core/check.h"
 #include "core/conv_shape.h"
+#include "core/variance.h"
 #include "engine/op.h"
 
 namespace earmark {
@@ -72,6 +73,7 @@ class OpArgs {
   bool flag(const char* name) const;
   std::string word(const char* name, const std::string& fallback) const;
   double min_variance() const;
+  Variance variance() const;
   ConvShape conv_shape(const Tensor& in, const Tensor& out) const;
 
  private:
@@ -80,6 +82,7 @@ class OpArgs {
   AlignedBuffer<float> row(const char* role, const float* data, int stored, int size,
                            bool positive) const;
   int integer(const char* name, size_t axis, int fallback, int low, int high) const;
+  double variance_number(const char* name) const;
 
   const Plan& plan_;
   const OpDesc& desc_;

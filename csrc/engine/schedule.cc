@@ -126,9 +126,9 @@ std::vector<int> Scheduler::lengths(int length_in) const {
       EARMARK_CHECK(lengths[t->base] == length, "op '", op->name, "' reads tensors of ", length,
                     " and ", lengths[t->base], " frames");
     }
+    const int length_out = op->length_out(length);
     if (!is_frame_op(*op)) continue;
     int& out = lengths[op->out->base];
-    const int length_out = op->length_out(length);
     EARMARK_CHECK(length_out <= kMaxFrames, "op '", op->name, "' makes ", length_out,
                   " frames, which are too many");
     EARMARK_CHECK(out < 0 || out == length_out, "op '", op->name, "' writes ", length_out,

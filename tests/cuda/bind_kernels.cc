@@ -214,6 +214,11 @@ cudaError_t run_squeeze_excitation_s8(Call& c, Launch& launch) {
   return squeeze_excitation_s8(call, launch);
 }
 
+Variance variance_of(Call& c) {
+  return {c.value<bool>("unbiased", false), c.value<double>("min_variance"),
+          c.value<double>("added_variance", 0.0)};
+}
+
 cudaError_t run_stats_s8(Call& c, Launch& launch) {
   return stats_s8({.channels = c.value<int>("channels"),
                    .in = c.frames<int8_t>("in"),
@@ -221,7 +226,7 @@ cudaError_t run_stats_s8(Call& c, Launch& launch) {
                    .zero = c.value<int>("zero"),
                    .multiplier = c.padded<float>("multiplier"),
                    .std = c.value<bool>("std"),
-                   .min_variance = c.value<double>("min_variance"),
+                   .variance = variance_of(c),
                    .out = c.vectors_out<float>("out")},
                   launch);
 }
@@ -231,7 +236,7 @@ cudaError_t run_stats_f32(Call& c, Launch& launch) {
                     .in = c.frames<float>("in"),
                     .frames = c.ragged("lengths"),
                     .std = c.value<bool>("std"),
-                    .min_variance = c.value<double>("min_variance"),
+                    .variance = variance_of(c),
                     .out = c.vectors_out<float>("out")},
                    launch);
 }

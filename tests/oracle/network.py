@@ -255,8 +255,10 @@ def _max_pool_f32(net: Network, op: Op) -> Array:
 
 
 def _statistics(op: Op) -> dict[str, Any]:
-    std = op.get("std", False)
-    return {"std": std, "min_variance": op["min_variance"] if std else 0.0}
+    if not op.get("std", False):
+        return {}
+    more = {key: op[key] for key in ("unbiased", "added_variance") if key in op}
+    return {"std": True, "min_variance": op["min_variance"], **more}
 
 
 def _stats_s8(net: Network, op: Op) -> Array:

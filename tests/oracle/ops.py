@@ -321,8 +321,26 @@ def _positions(x: Array) -> Array:
     return flat
 
 
+def _deviation(
+    scaled: Array,
+    count: int,
+    *,
+    unbiased: bool = False,
+    min_variance: float = 0.0,
+    added_variance: float = 0.0,
+) -> Array:
+    """From count^2 times the population's variance, float64."""
+    if unbiased and count < 2:
+        raise ValueError("an unbiased variance needs two positions")
+    n = np.float64(count)
+    var = scaled / (n * (n - 1 if unbiased else n))
+    # Written so that NaN counts as the least.
+    least = np.where(var > np.float64(min_variance), var, np.float64(min_variance))
+    return np.asarray(np.sqrt(least + np.float64(added_variance)))
+
+
 def stats_s8(
-    x: Array, zero_point: int, multiplier: Array, *, std: bool = False, min_variance: float = 0.0
+    x: Array, zero_point: int, multiplier: Array, *, std: bool = False, **variance: Any
 ) -> Array:
     """int8 frames -> float32 mean, or mean and standard deviation."""
     q = _positions(x).astype(np.int64)
@@ -332,8 +350,8 @@ def stats_s8(
     mean = multiply(f32(s1.astype(np.float64) / n - np.float64(zero_point)), multiplier)
     if not std:
         return mean
-    var = (count * s2 - s1 * s1).astype(np.float64) / (n * n)
-    deviation = np.sqrt(np.maximum(var, np.float64(min_variance)))
+    scaled = (count * s2 - s1 * s1).astype(np.float64)
+    deviation = _deviation(scaled, count, **variance)
     return np.concatenate([mean, multiply(f32(deviation), multiplier)])
 
 
@@ -479,7 +497,7 @@ def add_exact(x: Array, residual: Array, gate: Array | None = None, *, relu: boo
     return _relu(total) if relu else total
 
 
-def stats_exact(x: Array, *, std: bool = False, min_variance: float = 0.0) -> Array:
+def stats_exact(x: Array, *, std: bool = False, **variance: Any) -> Array:
     """Float32 frames -> float32 mean, or mean and standard deviation; sums in the order of time."""
     values = _positions(_f32_only(x)).astype(np.float64)
     n = np.float64(len(values))
@@ -488,9 +506,9 @@ def stats_exact(x: Array, *, std: bool = False, min_variance: float = 0.0) -> Ar
     if not std:
         return mean
     with np.errstate(invalid="ignore"):  # Inf - Inf is NaN, and no larger than any bound
-        var = (n * s2 - s1 * s1) / (n * n)
-    var = np.where(var > np.float64(min_variance), var, np.float64(min_variance))
-    return np.concatenate([mean, f32(np.sqrt(var))])
+        scaled = n * s2 - s1 * s1
+    deviation = _deviation(scaled, len(values), **variance)
+    return np.concatenate([mean, f32(deviation)])
 
 
 # Float32 layers, in float64 throughout: the truth that an engine's float32 is compared with.
@@ -538,14 +556,16 @@ def max_pool_f32(x: Array, kernel: Sequence[int], **window: Any) -> Array:
     return max_pool(x.astype(np.float64), kernel, lowest=-np.inf, **window)
 
 
-def stats_f32(x: Array, *, std: bool = False, min_variance: float = 0.0) -> Array:
-    """Frames -> mean, or mean and standard deviation (divided by the number of positions)."""
+def stats_f32(x: Array, *, std: bool = False, **variance: Any) -> Array:
+    """Frames -> mean, or mean and standard deviation (divided by the number of positions, less one
+    where it is unbiased)."""
     values = _positions(x).astype(np.float64)
     mean = values.mean(axis=0)
     if not std:
         return np.asarray(mean)
-    var = ((values - mean) ** 2).mean(axis=0)
-    return np.concatenate([mean, np.sqrt(np.maximum(var, min_variance))])
+    scaled = ((values - mean) ** 2).sum(axis=0) * len(values)
+    deviation = _deviation(scaled, len(values), **variance)
+    return np.concatenate([mean, deviation])
 
 
 def dense_f32(

@@ -97,7 +97,7 @@ class StatsS8 final : public DeviceOp {
   const Tensor *in, *out;
   const float* multiplier;
   bool std;
-  double min_variance;
+  Variance variance;
 };
 
 // What is not in this header, of other dtypes and of 16 bits; null for an op that is neither.

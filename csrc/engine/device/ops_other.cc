@@ -126,13 +126,13 @@ DeviceOpPtr max_pool(const OpArgs& args, const OpDesc& desc, const Op& host, Con
 DeviceOpPtr stats_f32(const OpArgs& args, const OpDesc& desc, const Op& host, Constants&) {
   const Tensor &in = args.find("in", desc.in), &out = *host.out;
   const bool std = args.flag("std");
-  const double min_variance = std ? args.min_variance() : 0.0;
-  return call_op<cuda::stats_f32>(desc, [&in, &out, std, min_variance](const Walk& walk) {
+  const Variance variance = std ? args.variance() : Variance{};
+  return call_op<cuda::stats_f32>(desc, [&in, &out, std, variance](const Walk& walk) {
     return cuda::StatsF32{.channels = in.channels,
                           .in = walk.frames<const float>(in),
                           .frames = walk.ragged(in),
                           .std = std,
-                          .min_variance = min_variance,
+                          .variance = variance,
                           .out = walk.vectors<float>(out)};
   });
 }

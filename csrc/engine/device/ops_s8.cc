@@ -198,7 +198,7 @@ StatsS8::StatsS8(const OpArgs& args, const OpDesc& desc, const Op& host, Constan
       out(host.out),
       multiplier(upload(constants, args.floats("multiplier", in->channels), in->channels)),
       std(args.flag("std")),
-      min_variance(std ? args.min_variance() : 0.0) {
+      variance(std ? args.variance() : Variance{}) {
   take_host(*this, host);
 }
 
@@ -210,7 +210,7 @@ cuda::StatsS8 StatsS8::call(const Walk& walk) const {
   c.zero = in->zero_point;
   c.multiplier = multiplier;
   c.std = std;
-  c.min_variance = min_variance;
+  c.variance = variance;
   c.out = walk.vectors<float>(*out);
   return c;
 }

@@ -1,6 +1,4 @@
 // stats_s8 and stats_f32: mean, or mean and standard deviation, over all positions of a recording.
-#include <cmath>
-
 #include "engine/ops/ops.h"
 
 namespace earmark {
@@ -17,7 +15,14 @@ class Stats : public Op {
     std_ = args.flag("std");
     out = &args.tensor("out", desc.out, Kind::kVector, DType::kF32, in_->channels * (std_ ? 2 : 1));
     frames_in = {in_};
-    min_variance_ = std_ ? args.min_variance() : 0.0;
+    if (std_) variance_ = args.variance();
+    args.check(std_ || !args.flag("unbiased"), "'unbiased' is of the standard deviation");
+  }
+
+  int length_out(int length_in) const override {
+    EARMARK_CHECK(!variance_.unbiased || static_cast<int64_t>(length_in) * in_->width > 1, "op '",
+                  name, "': an unbiased variance needs at least 2 positions");
+    return length_in;
   }
 
   size_t state_bytes() const override { return 2 * sizeof(Sum) * in_->channels; }
@@ -52,10 +57,8 @@ class Stats : public Op {
       y[c] = static_cast<float>(static_cast<double>(s1[c]) / static_cast<double>(count) - zero()) *
              unit;
       if (std_) {
-        const double variance = scaled_variance(count, s1[c], s2[c]) /
-                                (static_cast<double>(count) * static_cast<double>(count));
         y[in_->channels + c] =
-            static_cast<float>(std::sqrt(variance > min_variance_ ? variance : min_variance_)) *
+            static_cast<float>(variance_.deviation(scaled_variance(count, s1[c], s2[c]), count)) *
             unit;
       }
     }
@@ -75,7 +78,7 @@ class Stats : public Op {
   Sum* sums(Walk& walk) const { return reinterpret_cast<Sum*>(walk.states[index].data()); }
 
   bool std_;
-  double min_variance_;
+  Variance variance_;
 };
 
 class StatsS8 final : public Stats<uint8_t, int64_t> {

@@ -98,10 +98,12 @@ def nominal_macs(config: EcapaConfig, frames: int) -> int:
     frame = config.n_mels * config.kernel_sizes[0] * width
     for block in blocks:
         frame += 2 * width * width
-        frame += (config.res2_scale - 1) * chunk * chunk * config.kernel_sizes[block]
+        convolved = config.res2_scale - (config.res2 != "grouped")
+        frame += convolved * chunk * chunk * config.kernel_sizes[block]
     frame += len(blocks) * width * config.kernel_sizes[-1] * aggregated
-    # The attention sees each frame beside the recording's mean and standard deviation.
-    frame += (3 + 1) * aggregated * config.attention_channels
+    # The attention may see each frame beside the recording's mean and standard deviation.
+    seen = 3 if config.context else 1
+    frame += (seen + 1) * aggregated * config.attention_channels
     recording = len(blocks) * 2 * width * config.se_channels + 2 * aggregated * config.embedding
     return frames * frame + recording
 

@@ -63,13 +63,13 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CKPT",
-        help="state dict, safetensors file or a toolkit's model folder",
+        help="state dict, safetensors file or a toolkit's model folder or archive",
     )
     parser.add_argument(
         "--family",
         metavar="F",
-        help="such as speechbrain (not needed where a model folder or a file of `earmark train` "
-        "says so)",
+        help="such as speechbrain (not needed where a model folder, an archive, the names of the "
+        "weights or a file of `earmark train` say so)",
     )
 
 

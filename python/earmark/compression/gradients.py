@@ -251,8 +251,10 @@ def _stats(back: _Backwards, op: JSON, seen: dict[str, Array], given: Array) -> 
     slope = np.broadcast_to((given[:, None, :channels] * step), (back.count, *flat.shape))
     if op.get("std"):
         mean = flat.mean(axis=0)
-        std = np.sqrt(np.maximum(flat.var(axis=0), op["min_variance"]))
-        slope = slope + given[:, None, channels:] * step * (flat - mean) / std
+        ratio = len(flat) / (len(flat) - 1) if op.get("unbiased") else 1.0
+        variance = np.maximum(flat.var(axis=0) * ratio, op["min_variance"])
+        std = np.sqrt(variance + op.get("added_variance", 0.0))
+        slope = slope + given[:, None, channels:] * step * (flat - mean) * (ratio / std)
     back.add(op["in"], (slope / len(flat)).reshape(back.count, *x.shape))
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from earmark.export.graph import Graph
 from earmark.plan import JSON, PlanBuilder
@@ -261,9 +262,19 @@ def _moments(step: Step, x: str, weights: str | None) -> str:
         return first
     centred = graph.node("Sub", x, graph.unsqueezed(first, axes))
     variance = mean(graph.node("Mul", centred, centred), 0)
-    least = graph.constant(step.op["min_variance"])
-    deviation = graph.node("Sqrt", graph.node("Max", variance, least))
-    return graph.join([first, deviation])
+    if step.op.get("unbiased"):
+        variance = graph.node("Mul", variance, _correction(graph, x))
+    variance = graph.node("Max", variance, graph.constant(step.op["min_variance"]))
+    if "added_variance" in step.op:
+        variance = graph.node("Add", variance, graph.constant(step.op["added_variance"]))
+    return graph.join([first, graph.node("Sqrt", variance)])
+
+
+def _correction(graph: Graph, x: str) -> str:
+    """n / (n - 1) of the n positions of x (batch, channels, positions...)."""
+    sizes = graph.node("Shape", x, start=2)
+    count = graph.node("Cast", graph.node("ReduceProd", sizes, keepdims=0), to=TensorProto.FLOAT)
+    return graph.node("Div", count, graph.node("Sub", count, graph.constant(1.0)))
 
 
 def _attentive_pool_s8(step: Step) -> str:

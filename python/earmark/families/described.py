@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ Config = TypeVar("Config", EcapaConfig, SoundResNetConfig)
 
 # Far beyond any network; what is larger is no network but a trap.
 _MAX_SIZE, _MAX_LAYERS = 1 << 16, 16
+# What is no number of channels, layers or frames; the network's own class knows the limits.
+_PLAIN = {"str": (str,), "bool": (bool,), "float": (float, int)}
 
 
 def described_family(path: Path) -> str | None:
@@ -40,7 +43,13 @@ def described_config(path: Path, kind: type[Config]) -> Config | None:
     config = fields.get("config")
     if not isinstance(config, dict):
         raise FormatError(f"{path}: its metadata hold no config of a network")
+    types = {field.name: str(field.type) for field in fields_of(kind)}
     for name, value in config.items():
+        plain = _PLAIN.get(types.get(name, ""))
+        if plain is not None:
+            if type(value) not in plain:
+                raise FormatError(f"{path}: {name} is {value!r}, expected {types[name]}")
+            continue
         sizes = value if isinstance(value, list) else [value]
         if len(sizes) > _MAX_LAYERS or not all(
             type(size) is int and 1 <= size <= _MAX_SIZE for size in sizes

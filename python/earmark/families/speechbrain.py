@@ -14,20 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from earmark.errors import FormatError, first_line
-from earmark.families.described import described_config
-from earmark.families.weights import StateDict, fill, read_state_dict
-from earmark.frontend import SpeechBrainFbank
+from earmark.families.ecapa import (
+    Toolkit,
+    build,
+    checked_config,
+    config_from_shapes,
+    load_described,
+)
+from earmark.families.weights import read_state_dict
 from earmark.nn.config import EcapaConfig
 from earmark.nn.ecapa import EcapaTdnn
-from earmark.nn.softmax import ApproximateSoftmax, softmax_of_shape
 
-__all__ = ["load"]
+__all__ = ["TOOLKIT", "load"]
 
-# Dilations leave no trace in the weights; all published models of this shape have these.
-_DILATIONS = (1, 2, 3, 4, 1)
+# All published models of this shape have the same dilations.
+TOOLKIT = Toolkit("speechbrain", "SpeechBrain")
 
 # What SpeechBrain's constructors take where the yaml is silent, for arguments that change results.
 _NETWORK_DEFAULTS = {
@@ -39,7 +41,6 @@ _NETWORK_DEFAULTS = {
     "se_channels": 128,
     "lin_neurons": 192,
 }
-_SOFTMAX = "asp.softmax"
 _FBANK_ONLY = {
     "deltas": False,
     "context": False,
@@ -57,85 +58,17 @@ _FBANK_ONLY = {
 def load(path: Path) -> EcapaTdnn:
     """The network of a state dict, safetensors file or savedir, in evaluation mode."""
     if not path.is_dir():
+        described = load_described(path, TOOLKIT)
+        if described is not None:
+            return described
         state = read_state_dict(path)
-        return _build(
-            described_config(path, EcapaConfig) or _config_from_shapes(state, path), state, path
-        )
+        return build(config_from_shapes(state, path, TOOLKIT), state, path, TOOLKIT)
     recipe = path / "hyperparams.yaml"
     if not recipe.is_file():
         raise FormatError(f"{path}: no hyperparams.yaml in this folder")
     config = _config_from_recipe(_Recipe.read(recipe))
     weights = path / "embedding_model.ckpt"
-    return _build(config, read_state_dict(weights), weights)
-
-
-def _build(config: EcapaConfig, state: StateDict, path: Path) -> EcapaTdnn:
-    """The network around the given weights. On the meta device nothing is allocated first."""
-    try:
-        with torch.device("meta"):
-            net = EcapaTdnn(config, SpeechBrainFbank(config.n_mels), family="speechbrain")
-    except ValueError as error:
-        raise FormatError(f"{path}: {error}") from error
-    _add_softmax(net, state)
-    fill(net, state, path, "an ECAPA-TDNN")
-    if isinstance(net.asp.softmax, ApproximateSoftmax):
-        try:
-            net.asp.softmax.check()
-        except ValueError as error:
-            raise FormatError(f"{path}: {_SOFTMAX}: {error}") from error
-    return net.eval().requires_grad_(False)
-
-
-def _add_softmax(net: EcapaTdnn, state: StateDict) -> None:
-    """Make room for the numbers of an approximate softmax, which earmark's own files may hold."""
-    prefix = f"{_SOFTMAX}."
-    numbers = {
-        key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
-    }
-    if numbers:
-        net.asp.softmax = softmax_of_shape(numbers, dim=2)
-
-
-def _config_from_shapes(state: StateDict, path: Path) -> EcapaConfig:
-    def shape(key: str, rank: int = 3) -> tuple[int, ...]:
-        if key not in state:
-            raise FormatError(f"{path}: {key} is missing: not an ECAPA-TDNN of SpeechBrain's")
-        if state[key].ndim != rank:
-            raise FormatError(f"{path}: {key} is {tuple(state[key].shape)}, expected {rank} axes")
-        return tuple(state[key].shape)
-
-    def count(prefix: str) -> int:
-        numbered = re.compile(re.escape(prefix) + r"\.(\d+)\.")
-        return len({found[1] for key in state if (found := numbered.match(key))})
-
-    first = shape("blocks.0.conv.conv.weight")
-    blocks = range(1, count("blocks"))
-    res2 = [shape(f"blocks.{i}.res2net_block.blocks.0.conv.conv.weight") for i in blocks]
-    aggregation = shape("mfa.conv.conv.weight")
-    if len(blocks) + 2 != len(_DILATIONS):
-        raise FormatError(
-            f"{path}: {len(blocks)} SE-Res2 blocks: only a model folder with its hyperparams.yaml "
-            f"can tell dilations other than {_DILATIONS}"
-        )
-    widths = [shape(f"blocks.{i}.tdnn1.conv.conv.weight")[0] for i in blocks]
-    return _checked_config(
-        path,
-        n_mels=first[1],
-        channels=(first[0], *widths, aggregation[0]),
-        kernel_sizes=(first[2], *(weight[2] for weight in res2), aggregation[2]),
-        dilations=_DILATIONS,
-        attention_channels=shape("asp.conv.conv.weight")[1],
-        res2_scale=count("blocks.1.res2net_block.blocks") + 1,
-        se_channels=shape("blocks.1.se_block.conv1.conv.weight")[0],
-        embedding=shape("fc.conv.weight")[0],
-    )
-
-
-def _checked_config(path: Path, **fields: Any) -> EcapaConfig:
-    try:
-        return EcapaConfig(**fields)
-    except ValueError as error:
-        raise FormatError(f"{path}: {error}") from error
+    return build(config, read_state_dict(weights), weights, TOOLKIT)
 
 
 @dataclass(frozen=True)
@@ -247,7 +180,7 @@ def _config_from_recipe(recipe: _Recipe) -> EcapaConfig:
     network.pop("device", None)
     network.pop("dropout", None)  # of training only
     _only(recipe, "embedding_model", network, {"global_context": True})
-    return _checked_config(
+    return checked_config(
         recipe.path,
         n_mels=_integer(recipe, "n_mels", n_mels),
         channels=_integers(recipe, "channels", given["channels"]),

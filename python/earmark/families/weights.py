@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import torch
 from safetensors import SafetensorError
@@ -12,18 +14,29 @@ from torch import Tensor, nn
 
 from earmark.errors import FormatError, first_line
 
-__all__ = ["StateDict", "fill", "read_state_dict"]
+__all__ = ["StateDict", "fill", "read_state_dict", "state_dict_of"]
 
 StateDict = dict[str, Tensor]
 
+_COUNT = "num_batches_tracked"
 
-def fill(net: nn.Module, state: StateDict, path: Path, kind: str) -> None:
+
+def fill(
+    net: nn.Module,
+    state: StateDict,
+    path: Path,
+    kind: str,
+    stored: Callable[[str], str] = lambda key: key,
+) -> None:
     """Give a network, which may be on the meta device, these weights.
 
-    Raises FormatError, naming file, key and value, for keys and shapes that are not the network's,
-    and for weights that are not finite. kind: what the network is, such as "an ECAPA-TDNN".
+    stored: the key in ``state`` of one of the network's. Raises FormatError, naming file, key and
+    value, for keys and shapes that are not the network's, and for weights that are not finite.
+    Counts of training steps may be missing. kind: what the network is, such as "an ECAPA-TDNN".
     """
-    wanted = net.state_dict()
+    wanted = {stored(key): tensor for key, tensor in net.state_dict().items()}
+    counts = {key: torch.zeros((), dtype=torch.long) for key in wanted if key.endswith(_COUNT)}
+    state = {**counts, **state}
     for key in wanted:
         if key not in state:
             raise FormatError(f"{path}: {key} is missing")
@@ -31,10 +44,10 @@ def fill(net: nn.Module, state: StateDict, path: Path, kind: str) -> None:
         if key not in wanted:
             raise FormatError(f"{path}: {key} {tuple(tensor.shape)} is not part of {kind}")
         _check_tensor(key, tensor, wanted[key], path)
-    state = {
-        key: tensor.to(wanted[key].dtype, copy=True).contiguous() for key, tensor in state.items()
-    }
-    net.load_state_dict(state, strict=True, assign=True)
+    own = {}
+    for key, tensor in net.state_dict().items():
+        own[key] = state[stored(key)].to(tensor.dtype, copy=True).contiguous()
+    net.load_state_dict(own, strict=True, assign=True)
 
 
 def _check_tensor(key: str, tensor: Tensor, wanted: Tensor, path: Path) -> None:
@@ -57,15 +70,20 @@ def read_state_dict(path: Path) -> StateDict:
     with path.open("rb") as file:
         head = file.read(9)
     # Eight bytes of header length, then JSON.
-    is_safetensors = head[8:] == b"{"
-    try:
-        if is_safetensors:
+    if head[8:] == b"{":
+        try:
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        except SafetensorError as error:
+            raise FormatError(f"{path}: broken safetensors file: {first_line(error)}") from error
+    return state_dict_of(path, path)
+
+
+def state_dict_of(source: Path | IO[bytes], path: Path) -> StateDict:
+    """Likewise, from a torch file. path: what messages call it."""
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise FormatError(f"{path}: not a plain state dict (weights_only)") from error
-    except SafetensorError as error:
-        raise FormatError(f"{path}: broken safetensors file: {first_line(error)}") from error
     # torch.load lets through whatever its parts raise for a damaged file.
     except Exception as error:
         raise FormatError(f"{path}: broken torch file: {first_line(error)}") from error

@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 
 __all__ = ["EcapaConfig", "SoundResNetConfig", "checked_labels"]
 
+_PADDINGS = ("reflect", "zero")
+_RES2 = ("first", "last", "grouped")
+
 
 @dataclass(frozen=True)
 class EcapaConfig:
@@ -16,8 +19,23 @@ class EcapaConfig:
 
     ``channels``, ``kernel_sizes`` and ``dilations`` have one entry a layer: the first convolution,
     the SE-Res2 blocks, and the multi-layer feature aggregation (MFA). The blocks keep the width of
-    the first layer. Convolutions keep the number of frames, by reflect padding. What other
-    families do otherwise becomes a field here. Raises ValueError for numbers that fit no network.
+    the first layer. Convolutions keep the number of frames. What other toolkits do otherwise is a
+    field here, too:
+
+    * ``padding``: of convolutions, "reflect" or "zero";
+    * ``res2``: the chunk of a Res2 layer that passes through, "first" or "last"; the others are
+      convolved in a chain. "grouped": in place of that, one convolution of ``res2_scale`` groups;
+    * ``accumulated``: a block's input is the sum of all outputs so far, not the last of them;
+    * ``se_norm``: a BatchNorm behind the ReLU of the squeeze-excitation;
+    * ``mfa_norm``: a BatchNorm behind the ReLU of the MFA;
+    * ``attention_norm``: ReLU and BatchNorm before the attention's tanh;
+    * ``context``: the attention sees the recording's mean and standard deviation beside each frame,
+      ``sqrt(max(variance, context_floor) + context_added)``, the variance divided by T - 1 where it
+      is ``context_unbiased``;
+    * ``pooled_floor``: the least variance of the pooled statistics;
+    * ``embedding_norm``: a BatchNorm behind the last layer.
+
+    Raises ValueError for numbers that fit no network.
     """
 
     n_mels: int = 80
@@ -28,6 +46,18 @@ class EcapaConfig:
     res2_scale: int = 8
     se_channels: int = 128
     embedding: int = 192
+    padding: str = "reflect"
+    res2: str = "first"
+    accumulated: bool = False
+    se_norm: bool = False
+    mfa_norm: bool = True
+    attention_norm: bool = True
+    context: bool = True
+    context_unbiased: bool = False
+    context_floor: float = 1e-12
+    context_added: float = 0.0
+    pooled_floor: float = 1e-12
+    embedding_norm: bool = False
 
     def __post_init__(self) -> None:
         layers = len(self.channels)
@@ -51,12 +81,23 @@ class EcapaConfig:
                 f"res2_scale must be at least 2 and divide the {self.channels[0]} channels, "
                 f"got {self.res2_scale}"
             )
+        for name, known in (("padding", _PADDINGS), ("res2", _RES2)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {known}")
+        for name in ("context_floor", "context_added", "pooled_floor"):
+            # Written so that NaN is refused too.
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
     @property
     def min_frames(self) -> int:
-        """Fewest frames the network takes: reflect padding needs more frames than padding."""
+        """Fewest frames the network takes: reflect padding needs more frames than padding, an
+        unbiased variance two."""
+        least = 2 if self.context and self.context_unbiased else 1
+        if self.padding == "zero":
+            return least
         reach = zip(self.kernel_sizes, self.dilations, strict=True)
-        return 1 + max(dilation * (size - 1) // 2 for size, dilation in reach)
+        return max(least, 1 + max(dilation * (size - 1) // 2 for size, dilation in reach))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> EcapaConfig:

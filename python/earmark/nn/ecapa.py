@@ -1,4 +1,5 @@
-"""ECAPA-TDNN in float, with the arithmetic and the state-dict keys of SpeechBrain's ``ECAPA_TDNN``.
+"""ECAPA-TDNN in float, with the state-dict keys of SpeechBrain's ``ECAPA_TDNN`` and, where the
+config does not say otherwise, its arithmetic.
 
 B. Desplanques, J. Thienpondt, K. Demuynck, "ECAPA-TDNN: Emphasized Channel Attention, Propagation
 and Aggregation in TDNN Based Speaker Verification", arXiv:2005.07143. Inside, activations are
@@ -22,8 +23,6 @@ from earmark.nn.config import EcapaConfig
 
 __all__ = ["EcapaTdnn"]
 
-_MIN_VARIANCE = 1e-12
-
 
 class EcapaTdnn(nn.Module):
     """The network with its front end. ``family`` names the toolkit whose checkpoints it reads.
@@ -44,12 +43,15 @@ class EcapaTdnn(nn.Module):
         self.family = family
         width, aggregated = config.channels[0], config.channels[-1]
         layers = list(zip(config.kernel_sizes, config.dilations, strict=True))
-        self.blocks = nn.ModuleList([_Tdnn(config.n_mels, width, *layers[0])])
+        padding = config.padding
+        self.blocks = nn.ModuleList([_Tdnn(config.n_mels, width, *layers[0], padding=padding)])
         self.blocks.extend(_SeRes2Block(config, *layer) for layer in layers[1:-1])
-        self.mfa = _Tdnn(width * (len(layers) - 2), aggregated, *layers[-1])
-        self.asp = AttentivePooling(aggregated, config.attention_channels)
+        inputs = width * (len(layers) - 2)
+        self.mfa = _Tdnn(inputs, aggregated, *layers[-1], padding=padding, norm=config.mfa_norm)
+        self.asp = AttentivePooling(config)
         self.asp_bn = _BatchNorm(2 * aggregated)
         self.fc = _Conv(2 * aggregated, config.embedding)
+        self.fc_bn = _BatchNorm(config.embedding) if config.embedding_norm else nn.Identity()
 
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embeddings (B, 1, embedding) of features (B, T, n_mels).
@@ -67,13 +69,18 @@ class EcapaTdnn(nn.Module):
                 f"the network needs at least {min_frames} frames, got {feats.shape[1]}"
             )
         mask = None if lengths is None else _mask(lengths, feats)
+        if mask is not None and self.config.context_unbiased and bool((mask.sum(dim=2) < 2).any()):
+            raise ValueError(f"each recording needs 2 valid frames, got lengths {lengths}")
         x = self.blocks[0](feats.transpose(1, 2))
-        outputs = []
+        outputs: list[Tensor] = []
         for block in self.blocks[1:]:
-            x = block(x, mask)
-            outputs.append(x)
+            if self.config.accumulated and outputs:
+                x = x + outputs[-1]
+            elif outputs:
+                x = outputs[-1]
+            outputs.append(block(x, mask))
         x = self.mfa(torch.cat(outputs, dim=1))
-        x = self.fc(self.asp_bn(self.asp(x, mask)))
+        x = self.fc_bn(self.fc(self.asp_bn(self.asp(x, mask))))
         embedding: Tensor = x.transpose(1, 2)
         return embedding
 
@@ -118,19 +125,28 @@ class EcapaTdnn(nn.Module):
 
 
 class _Conv(nn.Module):
-    """Convolution over time that keeps the number of frames, by reflect padding."""
+    """Convolution over time that keeps the number of frames."""
 
-    def __init__(self, inputs: int, outputs: int, kernel_size: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        padding: str = "reflect",
+    ) -> None:
         super().__init__()
-        padding = dilation * (kernel_size - 1) // 2
+        padded = dilation * (kernel_size - 1) // 2
         self.conv = nn.Conv1d(
             inputs,
             outputs,
             kernel_size,
             dilation=dilation,
-            padding=padding,
+            groups=groups,
+            padding=padded,
             # Reflecting nothing would still copy the input.
-            padding_mode="reflect" if padding else "zeros",
+            padding_mode="reflect" if padding == "reflect" and padded else "zeros",
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,12 +165,21 @@ class _BatchNorm(nn.Module):
 
 
 class _Tdnn(nn.Module):
-    """Convolution, ReLU, batch normalisation: in this order."""
+    """Convolution, ReLU and, with ``norm``, batch normalisation: in this order."""
 
-    def __init__(self, inputs: int, outputs: int, kernel_size: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        padding: str = "reflect",
+        norm: bool = True,
+    ) -> None:
         super().__init__()
-        self.conv = _Conv(inputs, outputs, kernel_size, dilation)
-        self.norm = _BatchNorm(outputs)
+        self.conv = _Conv(inputs, outputs, kernel_size, dilation, groups, padding)
+        self.norm = _BatchNorm(outputs) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(functional.relu(self.conv(x)))
@@ -162,27 +187,33 @@ class _Tdnn(nn.Module):
 
 
 class _Res2(nn.Module):
-    """Chunk 0 passes through; each later chunk is convolved with the result of the one before."""
+    """One chunk passes through, the first or the last; each other one is convolved with the result
+    of the one before."""
 
-    def __init__(self, channels: int, scale: int, kernel_size: int, dilation: int) -> None:
+    def __init__(self, config: EcapaConfig, kernel_size: int, dilation: int) -> None:
         super().__init__()
-        width = channels // scale
+        width = config.channels[0] // config.res2_scale
+        self.passes_last = config.res2 == "last"
         self.blocks = nn.ModuleList(
-            _Tdnn(width, width, kernel_size, dilation) for _ in range(scale - 1)
+            _Tdnn(width, width, kernel_size, dilation, padding=config.padding)
+            for _ in range(config.res2_scale - 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        first, *rest = x.chunk(len(self.blocks) + 1, dim=1)
-        outputs = [first]
-        for block, chunk in zip(self.blocks, rest, strict=True):
-            outputs.append(block(chunk if len(outputs) == 1 else chunk + outputs[-1]))
+        chunks = list(x.chunk(len(self.blocks) + 1, dim=1))
+        passing = chunks.pop(-1 if self.passes_last else 0)
+        outputs: list[Tensor] = []
+        for block, chunk in zip(self.blocks, chunks, strict=True):
+            outputs.append(block(chunk + outputs[-1] if outputs else chunk))
+        outputs.insert(len(outputs) if self.passes_last else 0, passing)
         return torch.cat(outputs, dim=1)
 
 
 class _SqueezeExcitation(nn.Module):
-    def __init__(self, channels: int, squeezed: int) -> None:
+    def __init__(self, channels: int, squeezed: int, norm: bool) -> None:
         super().__init__()
         self.conv1 = _Conv(channels, squeezed)
+        self.norm = _BatchNorm(squeezed) if norm else nn.Identity()
         self.conv2 = _Conv(squeezed, channels)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -190,7 +221,7 @@ class _SqueezeExcitation(nn.Module):
             mean = x.mean(dim=2, keepdim=True)
         else:
             mean = (x * mask).sum(dim=2, keepdim=True) / mask.sum(dim=2, keepdim=True)
-        return torch.sigmoid(self.conv2(functional.relu(self.conv1(mean)))) * x
+        return torch.sigmoid(self.conv2(self.norm(functional.relu(self.conv1(mean))))) * x
 
 
 class _SeRes2Block(nn.Module):
@@ -198,9 +229,13 @@ class _SeRes2Block(nn.Module):
         super().__init__()
         channels = config.channels[0]
         self.tdnn1 = _Tdnn(channels, channels)
-        self.res2net_block = _Res2(channels, config.res2_scale, kernel_size, dilation)
+        self.res2net_block: nn.Module = (
+            _Tdnn(channels, channels, kernel_size, dilation, config.res2_scale, config.padding)
+            if config.res2 == "grouped"
+            else _Res2(config, kernel_size, dilation)
+        )
         self.tdnn2 = _Tdnn(channels, channels)
-        self.se_block = _SqueezeExcitation(channels, config.se_channels)
+        self.se_block = _SqueezeExcitation(channels, config.se_channels, config.se_norm)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         residual: Tensor = self.se_block(self.tdnn2(self.res2net_block(self.tdnn1(x))), mask)
@@ -209,39 +244,55 @@ class _SeRes2Block(nn.Module):
 
 class AttentivePooling(nn.Module):
     """Mean and standard deviation over time, (B, C, T) -> (B, 2C, 1), weighted by an attention that
-    sees each frame beside the mean and standard deviation of all. ``softmax`` takes logits of -inf
-    for frames that do not count."""
+    sees each frame and, if the config says so, beside it the mean and standard deviation of all.
+    ``softmax`` takes logits of -inf for frames that do not count."""
 
     softmax: nn.Module
 
-    def __init__(self, channels: int, attention_channels: int) -> None:
+    def __init__(self, config: EcapaConfig) -> None:
         super().__init__()
-        self.tdnn = _Tdnn(3 * channels, attention_channels)
-        self.conv = _Conv(attention_channels, channels)
+        channels = config.channels[-1]
+        inputs = 3 * channels if config.context else channels
+        self.config = config
+        self.tdnn = _Tdnn(inputs, config.attention_channels, norm=config.attention_norm)
+        self.conv = _Conv(config.attention_channels, channels)
         self.softmax = nn.Softmax(dim=2)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
             mask = x.new_ones((x.shape[0], 1, x.shape[2]))
-        uniform = mask / mask.sum(dim=2, keepdim=True)
-        context = torch.cat(_mean_and_std(x, uniform), dim=1)[:, :, None]
-        # The same for all frames: not repeated for each, it costs a third of the products.
+        hidden = self._hidden(x, mask)
+        if self.config.attention_norm:
+            hidden = self.tdnn.norm(functional.relu(hidden))
+        scores = self.conv(torch.tanh(hidden))
+        weights = self.softmax(scores.masked_fill(mask == 0, float("-inf")))
+        mean, variance = _mean_and_variance(x, weights)
+        deviation = variance.clamp(min=self.config.pooled_floor).sqrt()
+        return torch.cat([mean, deviation], dim=1)[:, :, None]
+
+    def _hidden(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The first layer's convolution."""
         conv = self.tdnn.conv.conv
+        if not self.config.context:
+            return functional.conv1d(x, conv.weight, conv.bias)
+        frames = mask.sum(dim=2, keepdim=True)
+        mean, variance = _mean_and_variance(x, mask / frames)
+        if self.config.context_unbiased:
+            variance = variance * (frames / (frames - 1))[:, :, 0]
+        variance = variance.clamp(min=self.config.context_floor) + self.config.context_added
+        context = torch.cat([mean, variance.sqrt()], dim=1)[:, :, None]
+        # The same for all frames: not repeated for each, it costs a third of the products.
         channels = x.shape[1]
         per_frame, per_recording = conv.weight[:, :channels], conv.weight[:, channels:]
-        hidden = functional.conv1d(x, per_frame) + functional.conv1d(
+        return functional.conv1d(x, per_frame) + functional.conv1d(
             context, per_recording, conv.bias
         )
-        scores = self.conv(torch.tanh(self.tdnn.norm(functional.relu(hidden))))
-        weights = self.softmax(scores.masked_fill(mask == 0, float("-inf")))
-        return torch.cat(_mean_and_std(x, weights), dim=1)[:, :, None]
 
 
-def _mean_and_std(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and standard deviation over time, each (B, C)."""
+def _mean_and_variance(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted over time, each (B, C)."""
     mean = (weights * x).sum(dim=2)
-    variance = (weights * (x - mean[:, :, None]).square()).sum(dim=2)
-    return mean, variance.clamp(min=_MIN_VARIANCE).sqrt()
+    return mean, (weights * (x - mean[:, :, None]).square()).sum(dim=2)
 
 
 def _mask(lengths: Tensor, feats: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ _READ = ("in", "residual", "gate", "bias", "values")
 # Of the largest: smaller channels, and weights, count as so large. A channel that calibration
 # hardly saw move must not grow without bounds.
 _SMALLEST = 1e-5
+# Of variances: a larger floor is a part of the network, and counts for more where channels are
+# divided.
+_LARGEST_FLOOR = 1e-6
 
 
 @dataclass
@@ -113,7 +116,8 @@ def _follow(network: PlanBuilder, name: str, found: Adjustable) -> bool:
                 return False
         elif op["op"] == "stats_f32" or role == "values":
             dense = list(_readers(network, op["out"]))
-            if op["out"] in (OUTPUT, SCORES):
+            floor = max(op.get("min_variance", 0.0), op.get("added_variance", 0.0))
+            if op["out"] in (OUTPUT, SCORES) or floor > _LARGEST_FLOOR:
                 return False
             if any(reader["op"] != "dense_f32" for reader, _ in dense):
                 return False

@@ -156,8 +156,8 @@ class _Quantizer(PlanTensors):
         x = self._read_integer(op, "in")
         self._declare(op["out"])
         attributes = attributes_of(op)
-        if "min_variance" in attributes:
-            attributes["min_variance"] /= x.uniform.scale**2
+        for name in {"min_variance", "added_variance"} & attributes.keys():
+            attributes[name] /= x.uniform.scale**2
         stored = {"multiplier": np.array([x.uniform.scale])}
         self.builder.op("stats_s8", op["name"], as_stored(stored), **{**attributes, "in": x.name})
 

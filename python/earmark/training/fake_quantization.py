@@ -310,8 +310,9 @@ def _statistics(step: _Step, x: Tensor) -> Tensor:
     mean = x.mean(dim=(2, 3))
     if not step.op.get("std"):
         return mean
-    variance = x.var(dim=(2, 3), correction=0)
-    return torch.cat([mean, variance.clamp(min=step.op["min_variance"]).sqrt()], dim=1)
+    variance = x.var(dim=(2, 3), correction=int(step.op.get("unbiased", False)))
+    variance = variance.clamp(min=step.op["min_variance"]) + step.op.get("added_variance", 0.0)
+    return torch.cat([mean, variance.sqrt()], dim=1)
 
 
 def _stats_s8(step: _Step) -> Tensor:
