@@ -48,6 +48,14 @@ def test_what_runs_a_model_leaves_heavy_packages_for_later(program: str) -> None
     assert not loaded & set(HEAVY)
 
 
+def test_help_loads_neither_numpy_nor_the_engine() -> None:
+    program = "import contextlib, io, earmark.cli\nwith contextlib.suppress(SystemExit), "
+    program += "contextlib.redirect_stdout(io.StringIO()): earmark.cli.main(['--help'])"
+    loaded = loaded_after(program)
+    assert "earmark.cli._export" in loaded
+    assert not loaded & {*HEAVY, "numpy", "earmark._C"}
+
+
 @pytest.mark.parametrize("name", earmark.__all__)
 def test_public_names_resolve(name: str) -> None:
     value = getattr(earmark, name)
