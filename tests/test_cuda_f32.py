@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from arrays import Array, pwl_arrays, random_f32, table_array
 from gpu import each_device, lengths, run, split
-from oracle import ops
+from oracle import ops_f32
 
 SEEDS = st.integers(0, 2**32 - 1)
 RANGE = np.array([-4, 12], np.float32)
@@ -63,7 +63,7 @@ def test_conv_f32(
     for r, part in enumerate(split(x[:, 1:-1], [n * width for n in batch])):
         affine = {"gain": rows[1], "shift": rows[2]} if has["affine"] else {}
         expected.append(
-            ops.conv_f32(
+            ops_f32.conv_f32(
                 part.reshape(batch[r], width, c_in),
                 weight,
                 rows[0] if bias is None else bias[r, :c_out],
@@ -124,7 +124,7 @@ def test_attentive_pool_f32(
     assert run(device, "attentive_pool_f32", arguments, seed) == "attentive_pool_f32"
     parts = zip(split(hidden, batch), split(values[:, 1:], batch), strict=True)
     truth = [
-        ops.attentive_pool_f32(
+        ops_f32.attentive_pool_f32(
             h, x, weight, offset, min_variance=1e-6, softmax=name, **FUNCTIONS[name]
         )
         for h, x in parts
@@ -170,7 +170,7 @@ def test_softmax(device: str, kind: str, name: str, shape: tuple[int, ...], dim:
     x = (torch.randn(shape, generator=generator) * 3).to(dtype)
     actual = softmax(device, name, x, dim, kind).double()
     rows = x.double().movedim(dim, 0).numpy()
-    share = ops.softmax_f32(rows, name, **FUNCTIONS[name])
+    share = ops_f32.softmax_f32(rows, name, **FUNCTIONS[name])
     expected = torch.from_numpy(share / share.sum(axis=0)).movedim(0, dim)
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=1e-7)
 

@@ -12,7 +12,7 @@ import torch
 from arrays import pwl_arrays, random_f32, table_array
 from earmark import _C
 from earmark.plan import INPUT, OUTPUT, PlanBuilder, make_engine
-from oracle import network, ops
+from oracle import network, ops_f32
 from plans import Array, equal_bits, finish, start, view, width_out
 
 each_isa = pytest.mark.parametrize("isa", _C.available_isas())
@@ -271,7 +271,7 @@ def test_attentive_pool_f32(isa: str, softmax: str, frames: int, c_in: int, chan
     b.op("attentive_pool_f32", "op", arrays, **{"in": h}, out=OUTPUT, **more)
     hidden, values = tensor(features[:, :c_in]), tensor(features[:, c_in:])
     logits = hidden @ tensor(weight).T + tensor(bias[0])
-    share = torch.from_numpy(ops.softmax_f32(logits.double().numpy(), kind, **function))
+    share = torch.from_numpy(ops_f32.softmax_f32(logits.double().numpy(), kind, **function))
     share = (share / share.sum(dim=0)).to(values.dtype)
     mean = (share * values).sum(dim=0)
     std = (share * (values - mean) ** 2).sum(dim=0).clamp(1e-12).sqrt()

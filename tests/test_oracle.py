@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arrays import PWL_BREAKPOINTS, pwl_arrays, random_f32, random_s8, random_weight, table_array
-from oracle import ops
+from oracle import ops, ops_f32
 
 Array = ops.Array
 
@@ -350,7 +350,7 @@ def test_max_pool_against_loops(data: st.DataObject) -> None:
             ops.max_pool_s8(x, kernel, **window)
         return
     out = ops.max_pool_s8(x, kernel, **window)
-    np.testing.assert_array_equal(ops.max_pool_f32(x, kernel, **window), out)
+    np.testing.assert_array_equal(ops_f32.max_pool_f32(x, kernel, **window), out)
     for t, w, c in np.ndindex(*out.shape):
         first = (t * stride[0] - padding[0], w * stride[1] - padding[1])
         seen = [
@@ -546,16 +546,16 @@ def test_float_layers_against_torch() -> None:
     expected = torch.tanh(torch.relu(conv) * tensor(gain) + tensor(shift)).numpy()
     options = {"relu": True, "gain": gain, "shift": shift, "activation": "tanh"}
     geometry = {"stride": (2, 1), "padding": (1, 1)}
-    out = ops.conv_f32(x, weight, offset, **options, **geometry)
+    out = ops_f32.conv_f32(x, weight, offset, **options, **geometry)
     np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14)
 
     gate, residual = rng.normal(size=3), rng.normal(size=x.shape)
-    np.testing.assert_array_equal(ops.add_f32(x, residual, gate), x * gate + residual)
+    np.testing.assert_array_equal(ops_f32.add_f32(x, residual, gate), x * gate + residual)
 
     flat = x.reshape(-1, 3)
     moments = torch.var_mean(tensor(flat), dim=0, correction=0)
     stats = np.concatenate([moments[1].numpy(), np.sqrt(moments[0].numpy())])
-    np.testing.assert_allclose(ops.stats_f32(x, std=True), stats, rtol=1e-12)
+    np.testing.assert_allclose(ops_f32.stats_f32(x, std=True), stats, rtol=1e-12)
 
     matrix, vector = rng.normal(size=(5, 3)), rng.normal(size=3)
     affine = {"gain": gain, "shift": shift}
@@ -564,7 +564,7 @@ def test_float_layers_against_torch() -> None:
     relu = (torch.relu(linear) * tensor(gain) + tensor(shift)).numpy()
     for name, truth in (("sigmoid", sigmoid), ("relu", relu), (None, linear.numpy())):
         more = {} if name is None else affine
-        out = ops.dense_f32(vector, matrix, offset, activation=name, **more)
+        out = ops_f32.dense_f32(vector, matrix, offset, activation=name, **more)
         np.testing.assert_allclose(out, truth, rtol=1e-12, atol=1e-14)
 
     hidden = rng.normal(size=(9, 4, 2))
@@ -572,7 +572,7 @@ def test_float_layers_against_torch() -> None:
     attention = torch.softmax(tensor(hidden.reshape(-1, 2) @ logits.T + bias), dim=0).numpy()
     mean = (attention * flat).sum(axis=0)
     std = np.sqrt((attention * flat**2).sum(axis=0) - mean**2)
-    out = ops.attentive_pool_f32(hidden, x, logits, bias, min_variance=1e-12)
+    out = ops_f32.attentive_pool_f32(hidden, x, logits, bias, min_variance=1e-12)
     np.testing.assert_allclose(out, np.concatenate([mean, std]), rtol=1e-11)
 
 

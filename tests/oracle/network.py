@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from . import ops, ops_s16
+from . import ops, ops_f32, ops_s16
 from .ops import Array
 
 Plan = dict[str, Any]
@@ -204,7 +204,7 @@ def _conv_s16(net: Network, op: Op) -> Array:
 
 
 def _conv_f32(net: Network, op: Op) -> Array:
-    return ops.conv_f32(
+    return ops_f32.conv_f32(
         net.read(op["in"]),
         _kernel(net, op),
         relu=op.get("relu", False),
@@ -231,7 +231,7 @@ def _add_s8(net: Network, op: Op) -> Array:
 def _add_f32(net: Network, op: Op) -> Array:
     gate = net.read(op["gate"]) if "gate" in op else None
     roles = [op[role] for role in ("in", "residual", "gate") if role in op]
-    add = ops.add_exact if net.is_exact(*roles) else ops.add_f32
+    add = ops.add_exact if net.is_exact(*roles) else ops_f32.add_f32
     return add(net.read(op["in"]), net.read(op["residual"]), gate, relu=op.get("relu", False))
 
 
@@ -251,7 +251,7 @@ def _max_pool_f32(net: Network, op: Op) -> Array:
     x, kernel = net.read(op["in"]), op.get("kernel", (1, 1))
     if net.is_exact(op["in"]):
         return ops.max_pool(x, kernel, lowest=-np.inf, **_window(op))
-    return ops.max_pool_f32(x, kernel, **_window(op))
+    return ops_f32.max_pool_f32(x, kernel, **_window(op))
 
 
 def _statistics(op: Op) -> dict[str, Any]:
@@ -267,7 +267,7 @@ def _stats_s8(net: Network, op: Op) -> Array:
 
 
 def _stats_f32(net: Network, op: Op) -> Array:
-    stats = ops.stats_exact if net.is_exact(op["in"]) else ops.stats_f32
+    stats = ops.stats_exact if net.is_exact(op["in"]) else ops_f32.stats_f32
     return stats(net.read(op["in"]), **_statistics(op))
 
 
@@ -295,7 +295,7 @@ def _dense_s16(net: Network, op: Op) -> Array:
 
 
 def _dense_f32(net: Network, op: Op) -> Array:
-    return ops.dense_f32(
+    return ops_f32.dense_f32(
         net.read(op["in"]),
         net.array(op, "weight"),
         activation=op.get("activation"),
@@ -341,7 +341,7 @@ def _attentive_pool_s16(net: Network, op: Op) -> Array:
 
 
 def _attentive_pool_f32(net: Network, op: Op) -> Array:
-    return ops.attentive_pool_f32(
+    return ops_f32.attentive_pool_f32(
         net.read(op["in"]),
         net.read(op["values"]),
         net.array(op, "weight"),

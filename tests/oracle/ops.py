@@ -165,7 +165,7 @@ def convolve(
     return total.reshape(len(time), len(width), -1)
 
 
-def _wide(x: Array, weight: Array) -> tuple[Array, Array]:
+def with_width(x: Array, weight: Array) -> tuple[Array, Array]:
     """Frames with their width and weights with their width, where they are one-dimensional."""
     frames = x[:, None, :] if x.ndim == 2 else x
     kernel = weight[:, :, None, :] if weight.ndim == 3 else weight
@@ -176,7 +176,7 @@ def _wide(x: Array, weight: Array) -> tuple[Array, Array]:
 
 def conv_acc(x: Array, weight: Array, input_zero: ArrayLike, **geometry: Any) -> Array:
     """The int32 accumulators of `conv_s8`, as int64; refuses weights that could overflow them."""
-    frames, kernel = _wide(x, weight)
+    frames, kernel = with_width(x, weight)
     for name, values in (("input", frames), ("weight", kernel)):
         if values.dtype != np.int8:
             raise TypeError(f"expected int8 {name}, got {values.dtype}")
@@ -313,7 +313,7 @@ def max_pool_s8(x: Array, kernel: Sequence[int], **window: Any) -> Array:
     return max_pool(x, kernel, lowest=-128, **window)
 
 
-def _positions(x: Array) -> Array:
+def positions(x: Array) -> Array:
     """Frames as `(positions, C)`."""
     flat = x.reshape(-1, x.shape[-1])
     if not 1 <= len(flat) <= MAX_POSITIONS:
@@ -321,7 +321,7 @@ def _positions(x: Array) -> Array:
     return flat
 
 
-def _deviation(
+def deviation(
     scaled: Array,
     count: int,
     *,
@@ -343,7 +343,7 @@ def stats_s8(
     x: Array, zero_point: int, multiplier: Array, *, std: bool = False, **variance: Any
 ) -> Array:
     """int8 frames -> float32 mean, or mean and standard deviation."""
-    q = _positions(x).astype(np.int64)
+    q = positions(x).astype(np.int64)
     count = len(q)
     s1, s2 = q.sum(axis=0), (q * q).sum(axis=0)
     n = np.float64(count)
@@ -351,8 +351,8 @@ def stats_s8(
     if not std:
         return mean
     scaled = (count * s2 - s1 * s1).astype(np.float64)
-    deviation = _deviation(scaled, count, **variance)
-    return np.concatenate([mean, multiply(f32(deviation), multiplier)])
+    std_values = deviation(scaled, count, **variance)
+    return np.concatenate([mean, multiply(f32(std_values), multiplier)])
 
 
 def dense_s8(
@@ -455,8 +455,8 @@ def pool_s8(
     m = s1 / s0
     var = s2 / s0 - m * m
     mean = multiply(f32(m - np.float64(zero_point)), multiplier)
-    deviation = np.sqrt(np.maximum(var, np.float64(min_variance)))
-    return np.concatenate([mean, multiply(f32(deviation), multiplier)])
+    std_values = np.sqrt(np.maximum(var, np.float64(min_variance)))
+    return np.concatenate([mean, multiply(f32(std_values), multiplier)])
 
 
 def attentive_pool_s8(
@@ -473,7 +473,7 @@ def attentive_pool_s8(
     **function: Array,
 ) -> Array:
     """Attentive statistics pooling; `function` holds the arrays of a softmax that is not exact."""
-    h, q = _positions(hidden), _positions(values)
+    h, q = positions(hidden), positions(values)
     if len(h) != len(q):
         raise ValueError(f"attention over {len(h)} positions, values over {len(q)}")
     acc = conv_acc(h, weight[:, None, :], hidden_zero)
@@ -499,7 +499,7 @@ def add_exact(x: Array, residual: Array, gate: Array | None = None, *, relu: boo
 
 def stats_exact(x: Array, *, std: bool = False, **variance: Any) -> Array:
     """Float32 frames -> float32 mean, or mean and standard deviation; sums in the order of time."""
-    values = _positions(_f32_only(x)).astype(np.float64)
+    values = positions(_f32_only(x)).astype(np.float64)
     n = np.float64(len(values))
     s1, s2 = (0.0 + np.cumsum(v, axis=0)[-1] for v in (values, values * values))
     mean = f32(s1 / n)
@@ -507,113 +507,5 @@ def stats_exact(x: Array, *, std: bool = False, **variance: Any) -> Array:
         return mean
     with np.errstate(invalid="ignore"):  # Inf - Inf is NaN, and no larger than any bound
         scaled = n * s2 - s1 * s1
-    deviation = _deviation(scaled, len(values), **variance)
-    return np.concatenate([mean, f32(deviation)])
-
-
-# Float32 layers, in float64 throughout: the truth that an engine's float32 is compared with.
-
-
-def conv_f32(
-    x: Array,
-    weight: Array,
-    offset: Array,
-    *,
-    relu: bool = False,
-    gain: Array | None = None,
-    shift: Array | None = None,
-    activation: str | None = None,
-    **geometry: Any,
-) -> Array:
-    """Frames -> frames: convolution, ReLU, affine, tanh."""
-    frames, kernel = _wide(x, weight)
-    v = convolve(frames.astype(np.float64), kernel, **geometry) + offset.astype(np.float64)
-    v = _activate(np.maximum(v, 0) if relu else v, gain, shift, activation)
-    return v[:, 0] if x.ndim == 2 else v
-
-
-def _activate(v: Array, gain: Array | None, shift: Array | None, activation: str | None) -> Array:
-    if gain is not None and shift is not None:
-        v = v * gain.astype(np.float64) + shift.astype(np.float64)
-    if activation == "tanh":
-        return np.asarray(np.tanh(v))
-    if activation == "sigmoid":
-        return np.asarray(0.5 * np.tanh(0.5 * v) + 0.5)
-    if activation is not None:
-        raise ValueError(f"unknown activation {activation!r}")
-    return v
-
-
-def add_f32(x: Array, residual: Array, gate: Array | None = None, *, relu: bool = False) -> Array:
-    """Frames + frames, the first times a gate if there is one."""
-    scaled = x.astype(np.float64) * (1.0 if gate is None else gate.astype(np.float64))
-    total = scaled + residual.astype(np.float64)
-    return np.asarray(np.maximum(total, 0) if relu else total)
-
-
-def max_pool_f32(x: Array, kernel: Sequence[int], **window: Any) -> Array:
-    """Frames -> frames."""
-    return max_pool(x.astype(np.float64), kernel, lowest=-np.inf, **window)
-
-
-def stats_f32(x: Array, *, std: bool = False, **variance: Any) -> Array:
-    """Frames -> mean, or mean and standard deviation (divided by the number of positions, less one
-    where it is unbiased)."""
-    values = _positions(x).astype(np.float64)
-    mean = values.mean(axis=0)
-    if not std:
-        return np.asarray(mean)
-    scaled = ((values - mean) ** 2).sum(axis=0) * len(values)
-    deviation = _deviation(scaled, len(values), **variance)
-    return np.concatenate([mean, deviation])
-
-
-def dense_f32(
-    x: Array,
-    weight: Array,
-    offset: Array,
-    *,
-    activation: str | None = None,
-    gain: Array | None = None,
-    shift: Array | None = None,
-) -> Array:
-    """Vector -> vector: ReLU before the affine, sigmoid after it."""
-    v = weight.astype(np.float64) @ x.astype(np.float64) + offset.astype(np.float64)
-    if activation == "relu":
-        return _activate(np.maximum(v, 0), gain, shift, None)
-    return _activate(v, gain, shift, activation)
-
-
-def softmax_f32(logits: Array, softmax: str, **function: Array) -> Array:
-    """Numerators of a softmax over axis 0, in float64; `function` as in `attentive_pool_s8`."""
-    wide = {role: array.astype(np.float64) for role, array in function.items()}
-    if softmax == "exact":
-        return np.asarray(np.exp(logits - logits.max(axis=0)))
-    if softmax == "pwl":
-        piece = np.searchsorted(wide["breakpoints"], logits, side="right")
-        line = logits * wide["slopes"][piece] + wide["intercepts"][piece]
-        return np.clip(line, *wide["bounds"])
-    if softmax == "table":
-        places = np.linspace(*wide["range"], len(wide["table"]))
-        return np.interp(logits, places, wide["table"])
-    raise ValueError(f"unknown softmax {softmax!r}")
-
-
-def attentive_pool_f32(
-    hidden: Array,
-    values: Array,
-    weight: Array,
-    offset: Array,
-    *,
-    min_variance: float,
-    softmax: str = "exact",
-    **function: Array,
-) -> Array:
-    """Attentive statistics pooling with a float64 softmax over the positions."""
-    h, x = _positions(hidden).astype(np.float64), _positions(values).astype(np.float64)
-    logits = h @ weight.astype(np.float64).T + offset.astype(np.float64)
-    share = softmax_f32(logits, softmax, **function)
-    share /= share.sum(axis=0)
-    mean = (share * x).sum(axis=0)
-    var = (share * (x - mean) ** 2).sum(axis=0)
-    return np.concatenate([mean, np.sqrt(np.maximum(var, min_variance))])
+    std_values = deviation(scaled, len(values), **variance)
+    return np.concatenate([mean, f32(std_values)])

@@ -11,16 +11,16 @@ from .ops import (
     _exp_numerators,
     _f32_only,
     _line,
-    _positions,
     _pwl_numerators,
     _table_numerators,
-    _wide,
     add,
     convolve,
     epilogue,
     f32,
     multiply,
+    positions,
     requantize,
+    with_width,
 )
 
 MAX_WEIGHT_S16 = 127 * 255 + 127
@@ -36,7 +36,7 @@ def conv_sum_s16(x: Array, weight: Array, input_zero: ArrayLike, **geometry: Any
 
     Refuses weights whose planes could overflow int32.
     """
-    frames, kernel = _wide(x, weight)
+    frames, kernel = with_width(x, weight)
     for name, values in (("input", frames), ("weight", kernel)):
         if values.dtype not in (np.int8, np.int16):
             raise TypeError(f"expected int8 or int16 {name}, got {values.dtype}")
@@ -98,7 +98,7 @@ def attentive_pool_s16(
     **function: Array,
 ) -> Array:
     """Attentive statistics pooling of float32 values, by logits of up to 16 bits."""
-    h, x = _positions(hidden), _positions(_f32_only(values)).astype(np.float64)
+    h, x = positions(hidden), positions(_f32_only(values)).astype(np.float64)
     if len(h) != len(x):
         raise ValueError(f"attention over {len(h)} positions, values over {len(x)}")
     total = conv_sum_s16(h, weight[:, None, :], hidden_zero)
