@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from earmark.nn.config import EcapaConfig
 from earmark.nn.ecapa import EcapaTdnn
 from earmark.nn.softmax import ApproximateSoftmax, softmax_of_shape
 
-__all__ = ["Toolkit", "build", "checked_config", "config_from_shapes", "load_described"]
+__all__ = ["Toolkit", "build", "checked_config", "config_from_shapes", "from_weights", "load_file"]
 
 _SOFTMAX = "asp.softmax"
 # Far beyond any network.
@@ -66,8 +66,9 @@ class Toolkit:
             key = full
             for prefix in self.prefixes:
                 key = key.removeprefix(prefix)
-            # Averaged checkpoints hold fractions of steps.
-            if key.startswith(self.dropped) or key.endswith("num_batches_tracked"):
+            # Averaged checkpoints hold fractions of steps, which are no counts.
+            is_fraction = key.endswith("num_batches_tracked") and tensor.is_floating_point()
+            if key.startswith(self.dropped) or is_fraction:
                 continue
             if key in found:
                 raise FormatError(f"{path}: {key} is there twice, once as {full}")
@@ -94,12 +95,24 @@ class Toolkit:
 _OURS = Toolkit("", "earmark")
 
 
-def load_described(path: Path, toolkit: Toolkit) -> EcapaTdnn | None:
-    """The network of a file of ``earmark train``, which has our keys; None for another file."""
-    config = described_config(path, EcapaConfig)
-    if config is None:
-        return None
-    return build(config, read_state_dict(path), path, _OURS, toolkit.family)
+def load_file(
+    path: Path,
+    toolkit: Toolkit,
+    told: Callable[[StateDict], Mapping[str, Any]] = lambda state: {},
+) -> EcapaTdnn:
+    """The network of a state dict or safetensors file, the toolkit's or of ``earmark train``, which
+    has our keys. told: fields of EcapaConfig that a toolkit's weights tell beside their shapes."""
+    state, config = read_state_dict(path), described_config(path, EcapaConfig)
+    if config is not None:
+        return build(config, state, path, _OURS, toolkit.family)
+    state = toolkit.inference(state, path)
+    return from_weights(state, path, toolkit, **told(state))
+
+
+def from_weights(state: StateDict, path: Path, toolkit: Toolkit, **given: Any) -> EcapaTdnn:
+    """The network of a toolkit's weights (``Toolkit.inference``), by their shapes and what is
+    given of EcapaConfig."""
+    return build(config_from_shapes(state, path, toolkit, **given), state, path, toolkit)
 
 
 def build(

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from earmark.errors import FormatError, first_line
-from earmark.families.ecapa import Toolkit, build, config_from_shapes, load_described
-from earmark.families.weights import read_state_dict, state_dict_of
+from earmark.families.ecapa import Toolkit, from_weights, load_file
+from earmark.families.weights import state_dict_of
 from earmark.nn.ecapa import EcapaTdnn
 
 __all__ = ["TOOLKIT", "is_archive", "load"]
@@ -87,17 +87,12 @@ _SAME = (("n_fft", None), ("highfreq", 8000))
 
 def load(path: Path) -> EcapaTdnn:
     """The network of an archive, state dict or safetensors file, in evaluation mode."""
-    described = load_described(path, TOOLKIT)
-    if described is not None:
-        return described
-    given: dict[str, Any] = {}
-    if is_archive(path):
-        text, weights = _members(path)
-        given = _checked_recipe(_parsed(text, path), path)
-        state = TOOLKIT.inference(state_dict_of(io.BytesIO(weights), path), path)
-    else:
-        state = TOOLKIT.inference(read_state_dict(path), path)
-    return build(config_from_shapes(state, path, TOOLKIT, **given), state, path, TOOLKIT)
+    if not is_archive(path):
+        return load_file(path, TOOLKIT)
+    text, weights = _members(path)
+    given = _checked_recipe(_parsed(text, path), path)
+    state = TOOLKIT.inference(state_dict_of(io.BytesIO(weights), path), path)
+    return from_weights(state, path, TOOLKIT, **given)
 
 
 def is_archive(path: Path) -> bool:

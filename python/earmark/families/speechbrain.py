@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from earmark.errors import FormatError, first_line
-from earmark.families.ecapa import (
-    Toolkit,
-    build,
-    checked_config,
-    config_from_shapes,
-    load_described,
-)
+from earmark.families.ecapa import Toolkit, build, checked_config, load_file
 from earmark.families.weights import read_state_dict
 from earmark.nn.config import EcapaConfig
 from earmark.nn.ecapa import EcapaTdnn
@@ -58,11 +52,7 @@ _FBANK_ONLY = {
 def load(path: Path) -> EcapaTdnn:
     """The network of a state dict, safetensors file or savedir, in evaluation mode."""
     if not path.is_dir():
-        described = load_described(path, TOOLKIT)
-        if described is not None:
-            return described
-        state = read_state_dict(path)
-        return build(config_from_shapes(state, path, TOOLKIT), state, path, TOOLKIT)
+        return load_file(path, TOOLKIT)
     recipe = path / "hyperparams.yaml"
     if not recipe.is_file():
         raise FormatError(f"{path}: no hyperparams.yaml in this folder")

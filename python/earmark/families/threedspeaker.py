@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from earmark.families.ecapa import Toolkit, build, config_from_shapes, load_described
-from earmark.families.weights import read_state_dict
+from earmark.families.ecapa import Toolkit, load_file
 from earmark.nn.ecapa import EcapaTdnn
 
 __all__ = ["TOOLKIT", "load"]
@@ -19,8 +18,4 @@ TOOLKIT = Toolkit("3dspeaker", "3D-Speaker", prefixes=("module.",))
 
 def load(path: Path) -> EcapaTdnn:
     """The network of a state dict or safetensors file, in evaluation mode."""
-    described = load_described(path, TOOLKIT)
-    if described is not None:
-        return described
-    state = TOOLKIT.inference(read_state_dict(path), path)
-    return build(config_from_shapes(state, path, TOOLKIT), state, path, TOOLKIT)
+    return load_file(path, TOOLKIT)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from earmark.families.ecapa import Toolkit, build, config_from_shapes, load_described
-from earmark.families.weights import StateDict, read_state_dict
-from earmark.nn.config import EcapaConfig
+from earmark.families.ecapa import Toolkit, load_file
+from earmark.families.weights import StateDict
 from earmark.nn.ecapa import EcapaTdnn
 
 __all__ = ["TOOLKIT", "load"]
@@ -55,17 +54,12 @@ TOOLKIT = Toolkit(
 
 def load(path: Path) -> EcapaTdnn:
     """The network of a state dict or safetensors file, in evaluation mode."""
-    described = load_described(path, TOOLKIT)
-    if described is not None:
-        return described
-    state = TOOLKIT.inference(read_state_dict(path), path)
-    return build(_config(state, path), state, path, TOOLKIT)
+    return load_file(path, TOOLKIT, _told)
 
 
-def _config(state: StateDict, path: Path) -> EcapaConfig:
-    aggregation, attention = (state.get(f"{name}.weight") for name in ("conv", "pool.linear1"))
-    context = True
-    if aggregation is not None and attention is not None and attention.ndim == 3:
-        context = attention.shape[1] != aggregation.shape[0]
-    has_norm = "bn2.weight" in state
-    return config_from_shapes(state, path, TOOLKIT, context=context, embedding_norm=has_norm)
+def _told(state: StateDict) -> dict[str, bool]:
+    weights = (state.get(f"{name}.weight") for name in ("conv", "pool.linear1"))
+    shapes = [weight.shape for weight in weights if weight is not None and weight.ndim == 3]
+    # Of no context the attention sees the frames alone.
+    context = len(shapes) < 2 or shapes[1][1] != shapes[0][0]
+    return {"context": context, "embedding_norm": "bn2.weight" in state}
