@@ -71,9 +71,8 @@ struct FbankTables {
 };
 
 // Of a recording's features: raised to the largest of them less `top`, and to `floor`; then
-// (feature
-// + offset) * scale, or less the mean over time. Or, raised to nothing, less the mean and divided
-// by the standard deviation, of n - 1 frames, plus `min_deviation`.
+// (feature + offset) * scale, or less the mean over time. Or, raised to nothing, less the mean and
+// divided by the standard deviation, of n - 1 frames, plus `min_deviation`.
 struct FbankNormalization {
   enum class Kind { kScale, kCenter, kStandardize };
 
