@@ -356,7 +356,7 @@ print(_C.default_isa(), *{ran.split("/")[1] for ran in kernels.values()})
     assert done.stdout.split() == [isa, isa], done.stderr
 
 
-KNOWN_ISAS = {"avx2", "avx512_vnni", "avx512_vnni_emulated"}
+KNOWN_ISAS = {"avx2", "avx512_vnni", "avx512_vnni_emulated", "neon_dotprod", "neon_i8mm"}
 
 
 @pytest.mark.parametrize("isa", ["sse9", "AVX2", *sorted(KNOWN_ISAS - {*_C.available_isas()})])

@@ -19,8 +19,8 @@ import pytest
 
 import earmark
 from earmark import _C
+from programs import ROOT, build, tool
 
-ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "sanitize"
 
 # Without those of speech, of large networks and of new interpreters.
@@ -47,15 +47,6 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
-def tool(name: str) -> str:
-    """A program of this environment or of the system; skips where there is none."""
-    scripts = sysconfig.get_path("scripts")
-    found = shutil.which(name, path=os.pathsep.join([scripts, os.environ.get("PATH", "")]))
-    if found is None:
-        pytest.skip(f"there is no {name}")
-    return found
-
-
 def run_time() -> str:
     """What to load before the interpreter, which is not instrumented; skips where there is none.
 
@@ -76,17 +67,14 @@ def run_time() -> str:
 @pytest.fixture(scope="module")
 def package() -> Path:
     """The folder to import the instrumented package from. Builds everything there is."""
-    pybind11 = pytest.importorskip("pybind11", reason="building needs pybind11")
-    configure = [
-        tool("cmake"), "-S", ROOT, "-B", BUILD, "-G", "Ninja",
-        f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", f"-DPython_EXECUTABLE={sys.executable}",
-        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-        "-DEARMARK_SANITIZE=ON", "-DEARMARK_EMULATED_ISA=ON", "-DEARMARK_CUDA=OFF",
-    ]  # fmt: skip
-    targets = ["--target", "_C", "_cuda_emulated", "_device_emulated", "isa_agreement"]
-    for command in (configure, [tool("cmake"), "--build", BUILD, *targets]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    build(
+        BUILD,
+        [
+            f"-DPython_EXECUTABLE={sys.executable}",
+            "-DEARMARK_SANITIZE=ON", "-DEARMARK_EMULATED_ISA=ON", "-DEARMARK_CUDA=OFF",
+        ],
+        [*EXTENSIONS, "isa_agreement"],
+    )  # fmt: skip
     # The package as it is, but for the extension.
     package = BUILD / "package" / "earmark"
     shutil.rmtree(package, ignore_errors=True)

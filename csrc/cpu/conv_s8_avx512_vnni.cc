@@ -5,6 +5,8 @@
 #include <immintrin.h>
 #endif
 
+#include <cstring>
+
 #include "cpu/kernels.h"
 #include "cpu/unroll.h"
 
@@ -17,6 +19,11 @@ namespace {
 using Ints = __m512i;
 
 EARMARK_FN Ints load_ints(const void* p) { return _mm512_loadu_si512(p); }
+EARMARK_FN Ints broadcast_4_bytes(const void* p) {
+  int32_t bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return _mm512_set1_epi32(bytes);
+}
 EARMARK_FN void store_ints(void* p, Ints v) { _mm512_storeu_si512(p, v); }
 EARMARK_FN Ints dot(Ints sum, Ints x, Ints w) { return _mm512_dpbusd_epi32(sum, x, w); }
 

@@ -11,20 +11,12 @@
 //
 // All loops over the accumulators, zeroing and epilogue too, go through unroll.h, or they land on
 // the stack.
-#include <cstring>
-
 namespace earmark::EARMARK_ISA {
 namespace {
 
 constexpr int kPanel = EARMARK_ISA_TILES.s8.panel;
 constexpr int kLanes = sizeof(Ints) / sizeof(int32_t);
 constexpr int kVectors = kPanel / kLanes;
-
-EARMARK_FN Ints broadcast_4_bytes(const void* p) {
-  int32_t bytes;
-  std::memcpy(&bytes, p, sizeof bytes);
-  return EARMARK_V(set1_epi32)(bytes);
-}
 
 template <int kRows>
 struct Tile {

@@ -1,6 +1,6 @@
 // VPDPBUSD multiplies u8 activations by s8 weights; four products are summed without saturation.
-// The including file has defined dot(sum, x, w) of that instruction, beside what conv_s8_tile.inl
-// asks for.
+// The including file has defined dot(sum, x, w) of that instruction and broadcast_4_bytes(p),
+// beside what conv_s8_tile.inl asks for.
 
 namespace earmark::EARMARK_ISA {
 namespace {

@@ -1,6 +1,8 @@
 // What int8 tiles of ymm registers have in common, for AVX2 and AVX-VNNI.
 #include <immintrin.h>
 
+#include <cstring>
+
 #include "cpu/kernels.h"
 #include "cpu/unroll.h"
 
@@ -14,6 +16,11 @@ using Ints = __m256i;
 
 EARMARK_FN Ints load_ints(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+EARMARK_FN Ints broadcast_4_bytes(const void* p) {
+  int32_t bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return _mm256_set1_epi32(bytes);
 }
 EARMARK_FN void store_ints(void* p, Ints v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 

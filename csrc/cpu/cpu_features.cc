@@ -6,6 +6,11 @@
 #include "core/check.h"
 #include "cpu/kernels.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace earmark {
 namespace {
 
@@ -39,14 +44,24 @@ bool has_avx_vnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
 bool has_avx_vnni() { return false; }
 #endif
 
+#if defined(__aarch64__) && defined(__linux__)
+bool has_neon_dotprod() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+bool has_neon_i8mm() { return has_neon_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
+#else
+bool has_neon_dotprod() { return false; }
+bool has_neon_i8mm() { return false; }
+#endif
+
 // The best one last.
-constexpr std::array<IsaInfo, 6> kIsas = {{
+constexpr std::array<IsaInfo, 8> kIsas = {{
     {Isa::kScalar, "scalar", always, true},
     {Isa::kAvx512VnniEmulated, "avx512_vnni_emulated", always, false},
     {Isa::kAvxVnniEmulated, "avx_vnni_emulated", has_avx2, false},
     {Isa::kAvx2, "avx2", has_avx2, true},
     {Isa::kAvxVnni, "avx_vnni", has_avx_vnni, true},
     {Isa::kAvx512Vnni, "avx512_vnni", has_avx512_vnni, true},
+    {Isa::kNeonDotprod, "neon_dotprod", has_neon_dotprod, true},
+    {Isa::kNeonI8mm, "neon_i8mm", has_neon_i8mm, true},
 }};
 
 bool is_built(const IsaInfo& info) { return find_kernels(info.isa) != nullptr; }
@@ -79,7 +94,7 @@ Isa find_isa(const std::string& name) {
     if (is_built(info) && info.automatic && info.present()) best = info.isa;
   }
   EARMARK_CHECK(name.empty(), "unknown ISA '", name,
-                "': known are scalar, avx2, avx_vnni, avx512_vnni");
+                "': known are scalar, avx2, avx_vnni, avx512_vnni, neon_dotprod, neon_i8mm");
   return best;
 }
 

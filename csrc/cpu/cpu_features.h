@@ -12,6 +12,8 @@ enum class Isa {
   kAvx2,
   kAvxVnni,
   kAvx512Vnni,
+  kNeonDotprod,
+  kNeonI8mm,
   kAvxVnniEmulated,
   kAvx512VnniEmulated,
 };

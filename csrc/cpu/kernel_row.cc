@@ -7,6 +7,8 @@
 #include "cpu/unroll.h"
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace earmark {

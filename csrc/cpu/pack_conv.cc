@@ -52,6 +52,16 @@ void interleave(const W* weight, size_t row, int c_in, int channels, int panel, 
   }
 }
 
+// 128 * sum w of each channel (Packing::signed_inputs).
+void write_head(const int8_t* weight, size_t row, int channels, int8_t* head) {
+  for (int o = 0; o < channels; ++o, weight += row, head += sizeof(int32_t)) {
+    int32_t sum = 0;
+    for (size_t i = 0; i < row; ++i) sum += weight[i];
+    sum *= 128;
+    std::memcpy(head, &sum, sizeof sum);
+  }
+}
+
 template <class Packed, class W>
 Packed pack(Isa isa, const Packing& packing, const ConvShape& shape, const W* weight) {
   auto packed = describe<Packed>(isa, packing, shape);
@@ -59,10 +69,15 @@ Packed pack(Isa isa, const Packing& packing, const ConvShape& shape, const W* we
   const int panel = packing.panel;
   const size_t tap_size = static_cast<size_t>(panel) * packed.c_in_padded;
   const size_t row = static_cast<size_t>(seen.taps()) * seen.c_in;
-  packed.weights = WeightBuffer<W>(packed.panels * seen.taps() * tap_size);
+  const size_t head = panel_head(packing);
+  packed.weights = WeightBuffer<W>(packed.panels * (head + seen.taps() * tap_size));
   W* to = packed.weights.data();
   for (int o = 0; o < shape.c_out; o += panel) {
     const int channels = std::min(panel, shape.c_out - o);
+    if constexpr (sizeof(W) == 1) {
+      if (head != 0) write_head(weight + o * row, row, channels, to);
+      to += head;
+    }
     for (int tap = 0; tap < seen.taps(); ++tap, to += tap_size) {
       const W* in = weight + o * row + static_cast<size_t>(tap) * seen.c_in;
       const auto with = [&](auto depth) {
@@ -77,6 +92,9 @@ Packed pack(Isa isa, const Packing& packing, const ConvShape& shape, const W* we
           break;
         case 4:
           with(std::integral_constant<int, 4>());
+          break;
+        case 8:
+          with(std::integral_constant<int, 8>());
           break;
         default:
           EARMARK_CHECK(false, "groups of ", packing.depth, " inputs");

@@ -4,9 +4,13 @@
 //
 // Included by kernel_row.cc, inside the ISA's namespace.
 
-#if defined(__AVX512VNNI__) || defined(__AVX2__)
+#if defined(__AVX512VNNI__) || defined(__AVX2__) || defined(__ARM_FEATURE_DOTPROD)
 
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr int kPeakChains = 24;  // up to four a cycle
+#else
 constexpr int kPeakChains = 12;
+#endif
 
 template <class Vector, class Step>
 EARMARK_FN void run_chains(int64_t rounds, const Step& step) {
@@ -74,6 +78,44 @@ inline void peak_s8(int64_t rounds) {
   run_chains<__m256i>(
       rounds, [&](__m256i & products) __attribute__((always_inline)) {
         asm volatile("vpmaddwd %2, %1, %0" : "=x"(products) : "x"(x), "x"(w));
+      });
+}
+
+constexpr PeakLoop kPeakS8 = {"s8", 16 * kPeakChains, peak_s8};
+
+#endif
+
+#elif defined(__ARM_FEATURE_DOTPROD)
+
+inline void peak_f32(int64_t rounds) {
+  const float32x4_t x = vdupq_n_f32(1.0f), w = vdupq_n_f32(0.5f);
+  run_chains<float32x4_t>(
+      rounds, [&](float32x4_t & sum) __attribute__((always_inline)) {
+        asm volatile("fmla %0.4s, %1.4s, %2.4s" : "+w"(sum) : "w"(x), "w"(w));
+      });
+}
+
+constexpr PeakLoop kPeakF32 = {"f32", 4 * kPeakChains, peak_f32};
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+
+inline void peak_s8(int64_t rounds) {
+  const int8x16_t x = vdupq_n_s8(85), w = vdupq_n_s8(-3);
+  run_chains<int32x4_t>(
+      rounds, [&](int32x4_t & sum) __attribute__((always_inline)) {
+        asm volatile("usmmla %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(x), "w"(w));
+      });
+}
+
+constexpr PeakLoop kPeakS8 = {"s8", 32 * kPeakChains, peak_s8};
+
+#else
+
+inline void peak_s8(int64_t rounds) {
+  const int8x16_t x = vdupq_n_s8(85), w = vdupq_n_s8(-3);
+  run_chains<int32x4_t>(
+      rounds, [&](int32x4_t & sum) __attribute__((always_inline)) {
+        asm volatile("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(x), "w"(w));
       });
 }
 

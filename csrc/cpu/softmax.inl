@@ -24,7 +24,16 @@ EARMARK_FN Lanes load_bytes(const uint8_t* p) {
 #else
 constexpr int kVectorBytes = 16;
 using Lanes = int32_t __attribute__((vector_size(kVectorBytes)));
+#if defined(__ARM_NEON)
+EARMARK_FN Lanes load_bytes(const uint8_t* p) {
+  uint32_t bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  const uint16x8_t words = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(bytes)));
+  return reinterpret_cast<Lanes>(vmovl_u16(vget_low_u16(words)));
+}
+#else
 EARMARK_FN Lanes load_bytes(const uint8_t* p) { return Lanes{p[0], p[1], p[2], p[3]}; }
+#endif
 #endif
 using FloatLanes = float __attribute__((vector_size(kVectorBytes)));
 using HalfLanes = float __attribute__((vector_size(kVectorBytes / 2)));

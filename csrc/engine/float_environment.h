@@ -2,6 +2,8 @@
 // may have set the thread otherwise.
 #pragma once
 
+#include <cstdint>
+
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -11,21 +13,35 @@ namespace earmark {
 // Default floating-point modes for as long as the object lives.
 class FloatEnvironment {
  public:
-#if defined(__x86_64__)
-  FloatEnvironment() : saved_(_mm_getcsr()) { _mm_setcsr(kDefaultMxcsr); }
-  ~FloatEnvironment() { _mm_setcsr(saved_); }
-#else
-  FloatEnvironment() = default;
-#endif
+  FloatEnvironment() : saved_(modes()) { set_modes(kDefault); }
+  ~FloatEnvironment() { set_modes(saved_); }
   FloatEnvironment(const FloatEnvironment&) = delete;
   FloatEnvironment& operator=(const FloatEnvironment&) = delete;
 
-#if defined(__x86_64__)
  private:
-  static constexpr unsigned kDefaultMxcsr =
-      0x1f80;  // all exceptions masked, nearest even, no FTZ, no DAZ
-  unsigned saved_;
+#if defined(__x86_64__)
+  using Modes = unsigned;
+  // All exceptions masked, nearest even, no FTZ, no DAZ.
+  static constexpr Modes kDefault = 0x1f80;
+  static Modes modes() { return _mm_getcsr(); }
+  static void set_modes(Modes modes) { _mm_setcsr(modes); }
+#elif defined(__aarch64__)
+  using Modes = uint64_t;
+  static constexpr Modes kDefault = 0;
+  static Modes modes() {
+    Modes modes;
+    asm volatile("mrs %0, fpcr" : "=r"(modes));
+    return modes;
+  }
+  static void set_modes(Modes modes) { asm volatile("msr fpcr, %0" : : "r"(modes)); }
+#else
+  using Modes = unsigned;
+  static constexpr Modes kDefault = 0;
+  static Modes modes() { return kDefault; }
+  static void set_modes(Modes) {}
 #endif
+
+  Modes saved_;
 };
 
 }  // namespace earmark
