@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import earmark
 from earmark.audio import read_audio
+from earmark.columns import decode
 from earmark.integrations.ray import SpeakerEmbedder
 
 DATA = Path(earmark.__file__).parent / "data"
@@ -109,7 +110,10 @@ def crops(count: int) -> list[NDArray[np.float32]]:
 
 
 def test_a_worker_of_ray_that_dies(tmp_path: Path, cluster: Any) -> None:
-    """Nothing is lost, the bits are those of one process, and what cannot be used is a row."""
+    """Nothing is lost, the bits are those of one process, and what cannot be used is a row.
+
+    Decoding is a stage of its own here, for the other asks for other resources.
+    """
 
     class Dying(SpeakerEmbedder):
         calls = 0
@@ -134,16 +138,20 @@ def test_a_worker_of_ray_that_dies(tmp_path: Path, cluster: Any) -> None:
         {"id": index, "audio": wave, "sample_rate": rate}
         for index, (wave, rate) in enumerate(zip(waves, rates, strict=True))
     ]
-    rows = (
+    embedded = (
         cluster.data.from_items(items, override_num_blocks=10)
+        .map_batches(decode, batch_size=10)
         .map_batches(
             Dying,
             fn_constructor_kwargs={"model": MODEL},
             compute=cluster.data.ActorPoolStrategy(size=2),
             batch_size=15,
+            num_cpus=0.5,
         )
-        .take_all()
+        .materialize()
     )
+    rows = embedded.take_all()
+    assert re.search(r"^Operator \d+ MapBatches\(decode\):", embedded.stats(), re.M)
     assert (tmp_path / "died").exists()
     assert len({row["pid"] for row in rows}) > 1
     rows.sort(key=lambda row: row["id"])

@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _repository(args: argparse.Namespace) -> int:
+    if args.plugins:
+        raise CommandError("--plugins goes with onnx and tensorrt: Triton is given earmark itself")
     from earmark.integrations.triton import write_repository
 
     folder = write_repository(args.model, args.output)
