@@ -4,8 +4,10 @@
 
 Prints a Markdown table; writes ``benchmarks/results/<name>.json``. Utterances are crops of 2 to 4 s
 of a folder's recordings, as WAV files of 16 bits; from these to embeddings is what is timed, in Ray
-with the start of its workers, not of the cluster. Every arrangement has one turn a round. Fails
-where a row is missing, or is not, bit for bit, that of one process.
+with the start of its workers, not of the cluster. Every arrangement has one turn a round. Beside
+the rate stands the processors' time, which says more where others use them too: in Ray that of the
+workers and of this process. Fails where a row is missing, or is not, bit for bit, that of one
+process.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from _results import environment, write_json
 from earmark.audio import read_audio
 from earmark.bench.compare import progress
 from earmark.bench.report import markdown_table
-from earmark.columns import decode
+from earmark.columns import Columns, decode
 from earmark.integrations.ray import SpeakerEmbedder
 from earmark.trials import read_recordings
 
@@ -63,23 +65,29 @@ def write_utterances(recordings: Sequence[Path], folder: Path, count: int) -> tu
     return paths, samples
 
 
-def one_process(paths: list[str], threads: int) -> Embeddings:
-    """``embed_each`` of all, which reads files and runs the network in turn."""
+def one_process(paths: list[str], threads: int) -> tuple[Embeddings, float]:
+    """``embed_each`` of all, which reads files and runs the network in turn; no others' time."""
     model = earmark.load(_MODEL, threads=threads)
     rows = model.embed_each(paths)
-    return np.stack([row for _, row, _ in rows if row is not None])
+    return np.stack([row for _, row, _ in rows if row is not None]), 0.0
 
 
 class _Known(SpeakerEmbedder):
-    """Leaves its process's number in a folder."""
+    """Leaves its process's number in a folder, and tells its time."""
 
     def __init__(self, folder: str, **options: Any) -> None:
         super().__init__(**options)
         Path(folder, str(os.getpid())).touch()
 
+    def __call__(self, batch: Columns) -> dict[str, Any]:
+        rows = super().__call__(batch)
+        told = {"worker": os.getpid(), "cpu_s": time.process_time()}
+        return {**rows, **{key: np.full(len(rows["path"]), told[key]) for key in told}}
 
-def with_ray(paths: list[str], kill: bool) -> Embeddings:
-    """Workers of one thread each; one of them dies when a third of the rows is there."""
+
+def with_ray(paths: list[str], kill: bool) -> tuple[Embeddings, float]:
+    """Workers of one thread each, and their time; if asked, one of them dies when a third of the
+    rows is there."""
     with tempfile.TemporaryDirectory() as workers:
         batches = (
             ray.data.from_items([{"path": path} for path in paths])
@@ -93,16 +101,19 @@ def with_ray(paths: list[str], kill: bool) -> Embeddings:
             .iter_batches(batch_size=None)
         )
         found: dict[str, Embeddings] = {}
+        cpu_s: dict[int, float] = {}
         for batch in batches:
             assert not any(batch["error"]), "an utterance cannot be used"
             found.update(zip(batch["path"], batch["embedding"], strict=True))
+            for worker, seconds in zip(batch["worker"], batch["cpu_s"], strict=True):
+                cpu_s[worker] = max(cpu_s.get(worker, 0.0), seconds)
             if kill and len(found) >= len(paths) / 3:
                 kill = False
                 os.kill(int(os.listdir(workers)[0]), signal.SIGKILL)
         begun = len(os.listdir(workers))
     assert not kill, "no worker was killed"
     print(f"{begun} workers were begun", file=sys.stderr)
-    return np.stack([found[path] for path in paths])
+    return np.stack([found[path] for path in paths]), sum(cpu_s.values())
 
 
 def main() -> None:
@@ -114,7 +125,7 @@ def main() -> None:
     parser.add_argument("--name", default="ray-throughput", help="result file's stem (%(default)s)")
     args = parser.parse_args()
 
-    arrangements: dict[str, Callable[[list[str]], Embeddings]] = {
+    arrangements: dict[str, Callable[[list[str]], tuple[Embeddings, float]]] = {
         "one process, one thread": partial(one_process, threads=1),
         f"Ray, {_WORKERS} workers of one thread": partial(with_ray, kill=False),
         f"Ray, {_WORKERS} workers of one thread, one killed": partial(with_ray, kill=True),
@@ -130,15 +141,18 @@ def main() -> None:
         "utterances": args.utterances,
     }
     rates: dict[str, list[float]] = {name: [] for name in arrangements}
+    cpu_ms: dict[str, list[float]] = {name: [] for name in arrangements}
     with tempfile.TemporaryDirectory() as folder:
         recordings = read_recordings(args.recordings)
         paths, samples = write_utterances(recordings, Path(folder), args.utterances)
         expected = None
         for _ in range(args.rounds):
             for name, embed in arrangements.items():
-                begin = time.perf_counter()
-                rows = embed(paths)
+                begin, cpu_begin = time.perf_counter(), time.process_time()
+                rows, others_s = embed(paths)
                 rates[name].append(len(paths) / (time.perf_counter() - begin))
+                cpu_s = time.process_time() - cpu_begin + others_s
+                cpu_ms[name].append(1e3 * cpu_s / len(paths))
                 expected = rows if expected is None else expected
                 assert len(rows) == len(paths), f"{name}: rows are missing"
                 assert np.array_equal(rows, expected), f"{name}: other bits"
@@ -151,13 +165,21 @@ def main() -> None:
         "seconds_of_speech": samples / _RATE_HZ,
         "identical_rows": len(paths),
         "utterances_per_s": rates,
+        "cpu_ms_per_utterance": cpu_ms,
         "times_one_process": {name: rate / one for name, rate in median.items()},
     }
     table = [
-        [name, f"{median[name]:.1f}", f"{min(r):.1f}-{max(r):.1f}", f"{median[name] / one:.2f}"]
+        [
+            name,
+            f"{median[name]:.1f}",
+            f"{min(r):.1f}-{max(r):.1f}",
+            f"{median[name] / one:.2f}",
+            f"{statistics.median(cpu_ms[name]):.2f}",
+        ]
         for name, r in rates.items()
     ]
-    print(markdown_table(["arrangement", "utterances/s", "lowest-highest", "x one thread"], table))
+    header = ["arrangement", "utterances/s", "lowest-highest", "x one thread", "CPU ms each"]
+    print(markdown_table(header, table))
     print(f"written: {write_json(args.name, result)}", file=sys.stderr)
 
 
