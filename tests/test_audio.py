@@ -146,6 +146,8 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
     wave = tone(70_000)
     audio = read_audio(write(tmp_path / f"a.{suffix}", wave))
     np.testing.assert_allclose(audio.samples, wave, atol=0.05)
+    of_bytes = read_audio((tmp_path / f"a.{suffix}").read_bytes())
+    np.testing.assert_array_equal(of_bytes.samples, audio.samples)
 
 
 def with_length(flac: Path, samples: int) -> Path:
@@ -161,7 +163,8 @@ def test_flac_of_unknown_length(tmp_path: Path) -> None:
     """As encoders write it to a pipe: the header says 0."""
     wave = tone(100_000)
     path = with_length(write(tmp_path / "piped.flac", wave), 0)
-    np.testing.assert_allclose(read_audio(path).samples, wave, atol=1e-4)
+    for source in (path, path.read_bytes()):
+        np.testing.assert_allclose(read_audio(source).samples, wave, atol=1e-4)
 
 
 @needs_data
@@ -207,7 +210,7 @@ def test_an_hour_needs_one_copy(tmp_path: Path) -> None:
         (np.arange(9, dtype=np.uint64), "got uint64"),
         ([0.5, 0.25], "a recording is a path, an array or a tensor, got list"),
         (None, "got NoneType"),
-        (b"a.wav", "got bytes"),
+        (b"a.wav", "cannot be read as audio: Format not recognised"),
     ],
 )
 def test_bad_arrays(array: Any, message: str) -> None:
@@ -302,6 +305,10 @@ def test_bad_files(tmp_path: Path, kind: str, message: str) -> None:
         read_audio(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+    if path.is_file() and kind != "headerless":  # bytes have no name to tell the format by
+        with pytest.raises(AudioError) as of_bytes:
+            read_audio(path.read_bytes(), name=str(path))
+        assert str(of_bytes.value) == str(caught.value)
 
 
 def test_paths_that_no_file_can_have() -> None:

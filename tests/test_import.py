@@ -13,6 +13,7 @@ import pytest
 import earmark
 
 HEAVY = ("torch", "soundfile", "soxr", "tqdm", "safetensors", "yaml", "scipy")
+ENGINES = ("ray", "pyspark", "pyarrow", "pandas", "triton_python_backend_utils")
 
 
 def loaded_after(program: str) -> set[str]:
@@ -46,6 +47,12 @@ def test_import_loads_neither_numpy_nor_the_engine() -> None:
 def test_what_runs_a_model_leaves_heavy_packages_for_later(program: str) -> None:
     loaded = loaded_after(program)
     assert not loaded & set(HEAVY)
+
+
+def test_scale_out_does_not_import_the_engine_that_it_is_for() -> None:
+    modules = (f"earmark.integrations.{name}" for name in ("ray", "spark", "triton"))
+    loaded = loaded_after(f"import {', '.join(modules)}")
+    assert not loaded & {*HEAVY, *ENGINES}
 
 
 def test_help_loads_neither_numpy_nor_the_engine() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -56,8 +57,9 @@ def read_audio(
 ) -> Audio:
     """Read a recording as mono float32 at ``target_rate`` Hz.
 
-    ``source`` is the path of an audio file, or an array or torch tensor at ``sample_rate`` Hz (a
-    file knows its own): ``(n,)``, ``(1, n)``, or ``(n, channels)`` with at most 32 channels.
+    ``source`` is the path of an audio file, or the bytes of one, or an array or torch tensor at
+    ``sample_rate`` Hz (a file knows its own): ``(n,)``, ``(1, n)``, or ``(n, channels)`` with at
+    most 32 channels.
     Channels are averaged. Floats are taken as they are; integers of 8 to 32 bits are divided by
     their full scale (unsigned ones are centred first). A mono float32 array at the target rate is
     not copied; beyond the result, files and other arrays need little memory, however long.
@@ -70,15 +72,21 @@ def read_audio(
         name = os.fspath(source)
         if not isinstance(name, str):
             raise AudioError(f"a path must be text, got {name!r}")
-        try:
-            return _read_file(name, target_rate, min_samples)
-        except MemoryError as error:
-            raise AudioError(f"{name}: too long for this machine's memory") from error
-    return _read_array(source, sample_rate, target_rate, min_samples, name)
+        _check_regular(name)
+        file: str | io.BytesIO = name
+    elif isinstance(source, bytes | bytearray):
+        if not source:
+            raise AudioError(f"{name}: is an empty file (0 bytes)")
+        file = io.BytesIO(source)
+    else:
+        return _read_array(source, sample_rate, target_rate, min_samples, name)
+    try:
+        return _read_file(file, name, target_rate, min_samples)
+    except MemoryError as error:
+        raise AudioError(f"{name}: too long for this machine's memory") from error
 
 
-def _read_file(path: str, target_rate: int, min_samples: int) -> Audio:
-    _check_regular(path)
+def _read_file(source: str | io.BytesIO, name: str, target_rate: int, min_samples: int) -> Audio:
     import soundfile  # takes 50 ms to import
 
     class Stream(soundfile.SoundFile):  # type: ignore[misc]
@@ -89,16 +97,16 @@ def _read_file(path: str, target_rate: int, min_samples: int) -> Audio:
             return False
 
     try:
-        file = Stream(path)
+        file = Stream(source)
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: cannot be read as audio: {_reason(error)}") from error
+        raise AudioError(f"{name}: cannot be read as audio: {_reason(error)}") from error
     # soundfile cannot guess the format of headerless files (.raw).
     except (TypeError, OSError) as error:
-        raise AudioError(f"{path}: cannot be read as audio: {first_line(error)}") from error
+        raise AudioError(f"{name}: cannot be read as audio: {first_line(error)}") from error
     with file:
         announced, channels = file.frames, file.channels
-        rate = _checked_rate(path, file.samplerate)
-        sink = _Sink(path, rate, target_rate, expected=announced)
+        rate = _checked_rate(name, file.samplerate)
+        sink = _Sink(name, rate, target_rate, expected=announced)
         block = np.empty((_BLOCK_SAMPLES // channels, channels), dtype=np.float32)
         damage = ""
         try:
@@ -111,9 +119,9 @@ def _read_file(path: str, target_rate: int, min_samples: int) -> Audio:
             damage = damage or f"{sink.taken} could be read"
         if damage:
             raise AudioError(
-                f"{path}: cut off or damaged, its header says {announced} samples: {damage}"
+                f"{name}: cut off or damaged, its header says {announced} samples: {damage}"
             )
-    return _finish(path, sink, channels, rate, target_rate, min_samples)
+    return _finish(name, sink, channels, rate, target_rate, min_samples)
 
 
 def _read_array(

@@ -20,14 +20,16 @@ def add_parser(subparsers: Subparsers) -> None:
         "export",
         run,
         "Write a model as ONNX with explicit QuantizeLinear and DequantizeLinear, or as an engine "
-        "of TensorRT: from features (batch, time, bands) to the embedding or the scores.",
+        "of TensorRT: from features (batch, time, bands) to the embedding or the scores. Or add it "
+        "to a model repository of Triton, from waveforms to the embedding, run by earmark.",
     )
     parser.add_argument("model", metavar="MODEL", help="model file (.earmark)")
     parser.add_argument(
         "--to",
-        choices=("onnx", "tensorrt"),
+        choices=("onnx", "tensorrt", "triton"),
         required=True,
-        help="onnx; tensorrt: an engine, built by tensorrt or tensorrt_rtx",
+        help="onnx; tensorrt: an engine, built by tensorrt or tensorrt_rtx; triton: a model "
+        "repository, OUT its folder",
     )
     parser.add_argument(
         "--plugins",
@@ -43,7 +45,9 @@ def add_parser(subparsers: Subparsers) -> None:
             metavar="MIN,OPT,MAX",
             help=f"of an engine of TensorRT (default: {','.join(map(str, default))})",
         )
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="file or folder to write"
+    )
 
 
 def extent(text: str) -> Extent:
@@ -60,6 +64,8 @@ def extent(text: str) -> Extent:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, write, describe."""
+    if args.to == "triton":
+        return _repository(args)
     from earmark import modelfile
     from earmark.export import to_onnx
 
@@ -74,6 +80,18 @@ def run(args: argparse.Namespace) -> int:
         size = temporary.stat().st_size
     result = {"output": args.output, "file_bytes": size, **told}
     print_result(args, result, [f"{args.output}: {line}, {size:,} bytes"])
+    return 0
+
+
+def _repository(args: argparse.Namespace) -> int:
+    if args.plugins:
+        raise CommandError("--plugins goes with onnx and tensorrt: Triton is given earmark itself")
+    from earmark.integrations.triton import write_repository
+
+    folder = write_repository(args.model, args.output)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    result = {"output": args.output, "model": folder.name, "file_bytes": size}
+    print_result(args, result, [f"{args.output}: model {folder.name!r} for Triton, {size:,} bytes"])
     return 0
 
 

@@ -1,1 +1,2 @@
-"""Models behind the interfaces of other toolkits: a module each, which does not import its own."""
+"""Models behind the interfaces of other toolkits and engines: a module each, which does not import
+its own."""
