@@ -22,7 +22,7 @@ from earmark.report.curves import (
     score_counts,
 )
 from earmark.report.results import Bench, Scored
-from earmark.report.svg import figure_label
+from earmark.report.words import figure_label
 
 __all__ = [
     "MOST_LAYERS",

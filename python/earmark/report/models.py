@@ -102,7 +102,8 @@ def _tiles(model: Model, evaluations: Sequence[Evaluation]) -> Iterator[tuple[st
         )
     if "mean_cosine_to_fp32" in measured:
         worst = _decimals(measured, "worst_cosine_to_fp32", 5)
-        yield "Cosine to float32", _decimals(measured, "mean_cosine_to_fp32", 5), f"worst {worst}"
+        mean = _decimals(measured, "mean_cosine_to_fp32", 5)
+        yield "Cosine", mean, f"to float32, worst {worst}"
     if info.get("threshold") is not None:
         yield "Threshold", f"{info['threshold']:.3f}", "one speaker from there on"
     yield "Layers", str(len(info["layers"])), _precisions(info)

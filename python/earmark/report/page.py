@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from earmark.report.svg import visible
+from earmark.report.words import visible
 
 __all__ = ["details", "element", "figure", "page", "pairs", "paragraph", "section", "table"]
 

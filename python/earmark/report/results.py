@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from earmark.candidates import Measured
 from earmark.errors import FormatError
+from earmark.report.words import visible
 from earmark.search import Budget, Point
 
 __all__ = [
@@ -173,9 +174,10 @@ def _sensitivity(value: JSON) -> Sensitivity:
 
 def _search(value: JSON) -> Search:
     points = [_point(point) for point in value["points"]]
-    chosen = [point for point in points if point.name == value["chosen"]]
+    name = _text(value, "chosen")
+    chosen = [point for point in points if point.name == name]
     if not chosen:
-        raise ValueError(f"chosen: no point is named {value['chosen']!r}")
+        raise ValueError(f"chosen: no point is named {_quoted(name)}")
     given = {key: _number(value["budget"], key) for key in value["budget"]}
     halves = value["trials"]
     return Search(
@@ -191,7 +193,7 @@ def _point(point: JSON) -> Point:
     predicted = point["predicted_distance"]
     return Point(
         name=_text(point, "name"),
-        precision=point["precision"],
+        precision={layer: _text(point["precision"], layer) for layer in point["precision"]},
         predicted_distance=None if predicted is None else _number(point, "predicted_distance"),
         choosing=_measured(point["choosing"]),
         reporting=_measured(point["reporting"]),
@@ -227,7 +229,9 @@ def _bench(value: JSON) -> Bench:
         places[place] = {
             name: _latency(engine) for name, engine in engines.items() if "failed" not in engine
         }
-    first = next(iter(value["threads"].values()))
+    first = next(iter(value["threads"].values()), None)
+    if first is None:
+        raise ValueError("threads: there are none")
     return Bench(
         model=_text(value, "model"),
         machine=(
@@ -283,7 +287,7 @@ def _text(values: JSON, key: str) -> str:
     value = values[key]
     if not isinstance(value, str):
         raise ValueError(f"{key} is {_quoted(value)}, expected text")
-    return value
+    return visible(value)
 
 
 def _quoted(value: Any) -> str:

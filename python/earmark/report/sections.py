@@ -167,12 +167,13 @@ def _fronts(contents: Contents, draw: Draw) -> Iterator[Element]:
 
 def _sensitivities(contents: Contents, draw: Draw) -> Iterator[Element]:
     for found in contents.of(Sensitivity):
-        what = "all others" if found.all_but_one else "alone"
+        alone, others = "float32", found.precision
+        if not found.all_but_one:
+            alone, others = others, alone
         yield draw(
             partial(sensitivity_figure, found.rows),
-            f"EER change, distance to float32 and size by layer, {found.precision} {what}",
-            f"Each layer {what} in {found.precision}, the rest of the network "
-            f"{'in float32' if not found.all_but_one else 'with it'}: {found.trials:,} trials of "
+            f"EER change, distance to float32 and size: each layer in {alone}, others in {others}",
+            f"Each layer alone in {alone}, all others in {others}: {found.trials:,} trials of "
             f"{found.trial_list}. Where an interval crosses 0 the trials do not show a change; "
             "distances rank layers better than error rates.",
         )

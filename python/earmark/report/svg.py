@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "figure_label", "inline_svg", "visible"]
+__all__ = ["COLOURS", "inline_svg"]
 
 # What matplotlib calls a colour, by the CSS variable that takes its place.
 COLOURS = {
@@ -54,7 +54,6 @@ _XLINK = "{http://www.w3.org/1999/xlink}href"
 _FONT = re.compile(r"font-family: [^;]*(; )?")
 _REFERENCE = re.compile(r"url\(#([^)]*)\)")
 _DECIMALS = re.compile(r"(\.\d\d)\d+")  # of points: more than screens show
-_LONGEST_LABEL = 40
 
 
 def inline_svg(draw: Callable[[], Figure], name: str, alt: str) -> Element:
@@ -74,25 +73,10 @@ def inline_svg(draw: Callable[[], Figure], name: str, alt: str) -> Element:
         "viewBox": root.attrib["viewBox"],
         "role": "img",
         "aria-label": alt,
-        "style": f"max-width: {width * 96:g}px; min-width: {min(width, 4.3) * 96:g}px",
+        # In CSS an inch is 96 pixels. Narrower, letters would be too small: it scrolls.
+        "style": f"max-width: {96 * width:.0f}px; min-width: {72 * width:.0f}px",
     }
     return root
-
-
-def figure_label(text: str) -> str:
-    """A name from a file, as a figure can show it: cut where it is long, and no formula."""
-    shown = visible(text)
-    half = (_LONGEST_LABEL - 1) // 2
-    if len(shown) > _LONGEST_LABEL:
-        shown = f"{shown[:half]}…{shown[-half:]}"
-    return shown.replace("$", r"\$")
-
-
-def visible(text: str) -> str:
-    """Text with escapes in place of what no page can show: control characters, lone surrogates."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
 
 
 @contextmanager
