@@ -169,6 +169,23 @@ def test_a_model_of_few_layers(cli: Cli, tmp_path: Path) -> None:
     assert "1.25 %" in page_of(tmp_path / "r.html").text
 
 
+def test_figures_of_other_files_are_not_the_models(cli: Cli, tmp_path: Path) -> None:
+    for path in (MODEL, MODEL.with_name("demo-fp32.earmark")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    other = evaluation("demo-int8.earmark", eer=0.25, trial_list="elsewhere")
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    (tmp_path / "lists").mkdir()
+    report(cli, tmp_path, tmp_path / "r.html", *trial_options(tmp_path / "lists"))
+    page = page_of(tmp_path / "r.html")
+    # Compared with float32 on the trials that both were run on, and only there.
+    assert page.texts.count("beside") == 1
+    assert page.texts[page.texts.index("25.000") + 1 :][:2] == ["0.3000", "list"]
+    (tmp_path / "demo-fp32.earmark").unlink()
+    report(cli, tmp_path, tmp_path / "r.html")
+    texts = page_of(tmp_path / "r.html").texts
+    assert texts[texts.index("EER") + 1] == "5.00 %"
+
+
 # --- a folder ------------------------------------------------------------------------------------
 
 

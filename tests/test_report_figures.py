@@ -108,8 +108,11 @@ def test_gaussian_classes_make_a_straight_line() -> None:
 def test_few_and_hopeless_trials_are_drawn(target: list[float], nontarget: list[float]) -> None:
     one = scored(target, nontarget)
     for axes in figures.det_figure([one, one]).axes:
-        assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
-        assert axes.get_xlim()[0] < axes.get_xlim()[1]
+        low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
+        assert np.isfinite([low, high]).all()
+        for mark in (line for line in axes.lines if len(line.get_xdata()) == 1):
+            assert (low <= np.ravel(mark.get_data())).all()
+            assert (np.ravel(mark.get_data()) <= high).all()
     assert figures.score_figure([one], [(None, 0.5)]).axes
 
 

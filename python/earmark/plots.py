@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from earmark.candidates import Measured
@@ -53,7 +54,7 @@ def sensitivity_figure(rows: Sequence[Measured]) -> Figure:
     worst = [1 - row.worst_cosine for row in others]
     panels[1].plot(worst, at, "o", color=_MAIN, mfc="none", label="worst")
     panels[1].set_xscale("log")
-    panels[1].xaxis.set_major_formatter("{x:g}")
+    _plain_numbers(panels[1].xaxis)
     panels[1].set_xlabel("1 - cosine to float32")
     panels[1].legend(fontsize=7)
     panels[2].barh(at, [100 * row.size_fraction for row in others], color=_QUIET)
@@ -90,7 +91,7 @@ def search_figure(points: Sequence[Point], chosen: Point, budget: Budget) -> Fig
         label="predicted",
     )
     panels[0].set_yscale("log")
-    panels[0].yaxis.set_major_formatter("{x:g}")
+    _plain_numbers(panels[0].yaxis)
     panels[0].set_ylabel("1 - cosine to float32, choosing half")
     changes = np.array([point.reporting.eer_change for point in points]).T * 100
     panels[1].errorbar(
@@ -133,3 +134,11 @@ def search_figure(points: Sequence[Point], chosen: Point, budget: Budget) -> Fig
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)
     return figure
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Numbers of a logarithmic axis without formulas; between powers of ten where these are few."""
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(LogFormatter())

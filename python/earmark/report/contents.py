@@ -73,13 +73,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model beside the same network in float, on the same recordings.
+    """A model on trials beside the same network in float.
 
-    eer_change: EER minus the float network's, and its 95 % interval. sqnr_db: of the embeddings,
-    None where they are equal.
+    sha256: of the model. baseline: file of the float network. eer_change: EER minus that network's,
+    and its 95 % interval. sqnr_db: of the embeddings, None where they are equal.
     """
 
-    model: str
+    sha256: str
+    trial_list: str
     baseline: str
     eer_change: tuple[float, float, float]
     cosine: float

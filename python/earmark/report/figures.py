@@ -46,17 +46,18 @@ _ROW = 0.17
 
 def det_figure(evaluations: Sequence[Scored]) -> Figure:
     """DET curves on normal-deviate axes, with the points of equal error and of the least cost."""
-    is_alone = len(evaluations) == 1
-    figure = new_figure(*((_HALF, 4.2) if is_alone else (_WIDTH, 5.2)))
-    axes = figure.subplots()
     curves = [det_of(one.scores, one.labels) for one in evaluations]
     firsts = [
         _finest(max(one.nontarget for one in evaluations)),
         _finest(max(one.target for one in evaluations)),
     ]
-    highest = min(max(0.4, *(1.5 * one.eer for one in evaluations)), _TICKS[-1])
-    last = next(tick for tick in _TICKS if tick >= highest)
+    marked = [rate for one in evaluations for rate in (0.4, 1.5 * one.eer)]
+    marked += [rate for curve in curves for rate in curve.least_cost]
+    last = next(tick for tick in _TICKS if tick >= min(max(marked), _TICKS[-1]))
     floor = min(firsts) / 10
+    ends = probit([[firsts[0], last], [firsts[1], last]], floor)
+    is_alone = len(evaluations) == 1
+    figure, axes = _placed(_HALF if is_alone else _WIDTH, 4.1 if is_alone else 5.6, ends)
     for index, (one, curve) in enumerate(zip(evaluations, curves, strict=True)):
         colour = _CYCLE[index % len(_CYCLE)]
         axes.plot(
@@ -69,8 +70,8 @@ def det_figure(evaluations: Sequence[Scored]) -> Figure:
             gid="det-curve",
         )
         for point, marker in (((one.eer, one.eer), "o"), (curve.least_cost, "D")):
-            # A rate below the axes is shown on their edge.
-            x, y = probit(np.maximum(point, firsts), floor)
+            # A rate beyond the axes is shown on their edge.
+            x, y = probit(np.clip(point, firsts, last), floor)
             axes.plot(x, y, marker, color=colour, ms=5, clip_on=False, zorder=3)
     diagonal = probit([max(firsts), last], floor)
     axes.plot(diagonal, diagonal, color=_QUIET, lw=0.6, ls=":")
@@ -79,16 +80,27 @@ def det_figure(evaluations: Sequence[Scored]) -> Figure:
         ticks = [tick for tick in _TICKS if first <= tick <= last]
         axis.set_ticks(probit(ticks, floor), [f"{100 * tick:g}" for tick in ticks])
         axis.set_label_text(f"{name}, %")
-    axes.set_xlim(*probit([firsts[0], last], floor))
-    axes.set_ylim(*probit([firsts[1], last], floor))
-    axes.set_aspect("equal")
     axes.grid(alpha=0.4, lw=0.6)
-    title = {"title": "EER  ●,  least cost  ◆", "title_fontsize": 8, "alignment": "left"}
-    if is_alone:
-        axes.legend(loc="upper right", **title)
-    else:
-        figure.legend(loc="outside right upper", **title)
+    place = {"loc": "upper right"} if is_alone else {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    axes.legend(title="EER  ●,  least cost  ◆", title_fontsize=8, alignment="left", **place)
     return figure
+
+
+def _placed(width: float, inner: float, ends: np.ndarray) -> tuple[Figure, Axes]:
+    """A figure of a width whose axes have an inner width, in inches, and a unit for both axes.
+
+    ends: of either axis, (2, 2). Layouts that a library finds cut labels of such axes.
+    """
+    spans = np.diff(ends)
+    height = inner * float(spans[1, 0] / spans[0, 0])
+    left, below, above = 0.6, 0.55, 0.15
+    whole = below + height + above
+    figure = new_figure(width, whole)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((left / width, below / whole, inner / width, height / whole))
+    axes.set_xlim(*ends[0])
+    axes.set_ylim(*ends[1])
+    return figure, axes
 
 
 def _finest(trials: int) -> float:

@@ -41,9 +41,10 @@ def overview(models: Sequence[Model]) -> Iterator[Element]:
 def overview_of_one(contents: Contents) -> Iterator[Element]:
     """A model's main figures, and all that its file says of it as a whole."""
     model = contents.models[0]
+    own = [one for one in contents.of(Evaluation) if one.sha256 == model.info["sha256"]]
     tiles = (
         (name, element("span", value, element("small", note)))
-        for name, value, note in _tiles(model, contents.of(Evaluation))
+        for name, value, note in _tiles(model, own)
     )
     yield pairs(tiles, "tiles")
     yield _description(model)

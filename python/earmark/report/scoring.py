@@ -82,7 +82,8 @@ def score(
         cosines = cosine_score(found, reference)
         contents.comparisons.append(
             Comparison(
-                model=model.name,
+                sha256=model.info["sha256"],
+                trial_list=trial_list,
                 baseline=baseline.name,
                 eer_change=eer_difference(ours, theirs, trials.labels, sides),
                 cosine=float(cosines.mean()),

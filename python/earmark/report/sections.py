@@ -108,16 +108,16 @@ def _histograms(
 
 
 def _table_of_rates(evaluations: Sequence[Evaluation], comparisons: list[Comparison]) -> Element:
-    beside = {one.model: one for one in comparisons}
+    known = {(one.sha256, one.trial_list): one for one in comparisons}
+    beside = [known.get((one.sha256, one.trial_list)) for one in evaluations]
     header = ["model", "scheme", "EER %", "min DCF"]
-    rows: list[list[str]] = [
+    rows = [
         [_name(one), one.scheme, f"{100 * one.eer:.3f}", f"{one.min_dcf:.4f}"]
         for one in evaluations
     ]
-    if any(_name(one) in beside for one in evaluations):
+    if any(beside):
         header += ["EER change", "95 %", "cosine", "worst", "SQNR dB", "beside"]
-        for row in rows:
-            row += _comparison_cells(beside.get(row[0]))
+        rows = [row + _comparison_cells(one) for row, one in zip(rows, beside, strict=True)]
     return table(header, rows, text_columns=2)
 
 
