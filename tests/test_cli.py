@@ -176,8 +176,18 @@ def test_embed_replaces_the_target_of_a_link(cli: Cli, tmp_path: Path) -> None:
 def test_eval_gives_fractions_and_counts(cli: Cli, trial_list: Path) -> None:
     outcome = cli("eval", MODEL, "--trials", trial_list, "--root", RECORDINGS, "--json")
     assert outcome.status == 0, outcome.err
+    info = earmark.load(MODEL).info()
     expected = {"eer": 0.0, "min_dcf": 0.0, "trials": 6, "target": 3, "nontarget": 3}
-    assert json.loads(outcome.out) == expected
+    expected |= {key: info[key] for key in ("scheme", "sha256", "size_fraction")}
+    assert json.loads(outcome.out) == {**expected, "model": MODEL, "trial_list": "trials.txt"}
+
+
+def test_eval_keeps_the_scores_where_asked(cli: Cli, trial_list: Path) -> None:
+    words = ("eval", MODEL, "--trials", trial_list, "--root", RECORDINGS, "--scores")
+    result = json.loads(cli(*words, "--json").out)
+    assert result["labels"] == [1, 1, 1, 0, 0, 0]
+    assert min(result["scores"][:3]) > max(result["scores"][3:])
+    assert_one_line_error(cli(*words), "--scores is for --trials with --json")
 
 
 def test_eval_embeds_each_recording_once(

@@ -16,6 +16,7 @@ from earmark import _C
 from earmark.bench import compare, measure, peers
 from earmark.cli import main
 from earmark.nn import EcapaTdnn
+from earmark.report.results import Bench, read_result
 from networks import SMALL
 from paths import one_torch_thread
 
@@ -100,8 +101,11 @@ def test_frames_are_exact(bench: Cli) -> None:
     assert measured["recording"]["frames"] == 40
 
 
-def test_a_float_model_is_held_against_the_float_peak(bench: Cli, small_model: str) -> None:
+def test_a_float_model_is_held_against_the_float_peak(
+    bench: Cli, small_model: str, tmp_path: Path
+) -> None:
     outcome = bench(small_model, "--frames", "40", "--batch", "1", "--threads", "1", "--json")
+    assert list(as_a_report_reads_it(outcome.out, tmp_path).places["1"]) == ["waveform", "features"]
     (measured,) = json.loads(outcome.out)["threads"].values()
     check_measured(measured, 1)
     share = measured["gmac_per_s_nominal"] / measured["peak_gmac_per_s"]["f32"]
@@ -133,8 +137,15 @@ def test_as_users_run_it() -> None:
     check_measured(json.loads(done.stdout)["threads"]["1"], 1)
 
 
+def as_a_report_reads_it(out: str, folder: Path) -> Bench:
+    (folder / "result.json").write_text(out)
+    read = read_result(folder / "result.json")
+    assert isinstance(read, Bench)
+    return read
+
+
 def test_peers_are_measured_beside_the_model(
-    bench: Cli, small_model: str, monkeypatch: pytest.MonkeyPatch
+    bench: Cli, small_model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     missing = peers.Engine(("no_such_engine",), peers.ENGINES["openvino-fp32"].load)
     monkeypatch.setitem(peers.ENGINES, "openvino-fp32", missing)
@@ -150,6 +161,9 @@ def test_peers_are_measured_beside_the_model(
     assert engines["earmark"]["cosine"] is None
     assert engines["torch-fp32-eager"]["cosine"] == pytest.approx(1, abs=1e-5)
     assert engines["earmark"]["calls"] == engines["torch-fp32-eager"]["calls"] == 30
+    read = as_a_report_reads_it(outcome.out, tmp_path)
+    assert read.has_peers
+    assert read.places["1"]["earmark"].median_ms == engines["earmark"]["median_ms"]
 
 
 def test_peers_need_torch(bench: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

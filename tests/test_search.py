@@ -18,6 +18,7 @@ from earmark.metrics import cosine_score, eer, eer_difference
 from earmark.nn import EcapaTdnn
 from earmark.quantization import LoweredNetwork
 from earmark.quantization.precision import PRESETS
+from earmark.report.results import Search, read_result
 from earmark.search import Budget, SearchResult, _choose, _owners, _shortened, search
 from earmark.trials import Trials, read_trials, split_by_speaker
 from networks import SMALL, random_state, torch_network
@@ -218,6 +219,11 @@ def test_the_command(
     assert main([*calibrated, "--max-size", "80%", *outputs, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     chosen = next(p for p in result["points"] if p["name"] == result["chosen"])
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    read = read_result(tmp_path / "result.json")
+    assert isinstance(read, Search)
+    assert read.chosen.precision == chosen["precision"]
+    assert [point.name for point in read.points] == [point["name"] for point in result["points"]]
     info = earmark.load(model).info()
     assert info["measured"]["eer"] == chosen["reporting"]["eer"]
     assert info["measured"]["eer_change"] == chosen["reporting"]["eer_change"][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from earmark.crops import draw_crops
 from earmark.errors import FormatError
 from earmark.metrics import cosine_score, eer, min_dcf
 from earmark.nn import EcapaTdnn
+from earmark.report.results import Sensitivity, read_result
 from earmark.sensitivity import blocks, sensitivity
 from earmark.trials import Trials, read_trials
 from networks import SMALL, random_state, torch_network
@@ -241,6 +242,10 @@ def test_the_command(
     assert result["precision"] == "int8"
     assert result["trials"] == 6
     assert [row["unit"] for row in result["rows"]][:2] == ["fp32", "blocks.0"]
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    read = read_result(tmp_path / "result.json")
+    assert isinstance(read, Sensitivity)
+    assert json.loads(json.dumps([asdict(row) for row in read.rows])) == result["rows"]
     plot = tmp_path / "plot.svg"
     assert main([*calibrated, "--quiet", "--plot", str(plot)]) == 0
     out, err = capsys.readouterr()

@@ -23,7 +23,7 @@ from _results import environment, write_json
 from earmark import _C
 from earmark.bench.report import markdown_table
 from earmark.candidates import Measured
-from earmark.plots import draw_sensitivity
+from earmark.plots import save_figure, sensitivity_figure
 from earmark.sensitivity import sensitivity
 from earmark.trials import read_recordings, read_trials
 
@@ -58,7 +58,7 @@ def main() -> None:
         for unit in ("blocks", "layers")
     }
     for unit, measured in rows.items():
-        draw_sensitivity(measured, DOCS / f"{args.name}-{unit}.svg", "svg")
+        save_figure(sensitivity_figure(measured), DOCS / f"{args.name}-{unit}.svg", "svg")
     head = environment()
     write_json(
         args.name,

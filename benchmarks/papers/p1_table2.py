@@ -31,7 +31,7 @@ from earmark.candidates import Candidates, Measured, rate, trial_features
 from earmark.frontend import SpeechBrainFbank
 from earmark.nn import EcapaTdnn
 from earmark.nn.config import EcapaConfig
-from earmark.plots import draw_search
+from earmark.plots import save_figure, search_figure
 from earmark.quantization import LoweredNetwork
 from earmark.quantization.precision import PRESETS
 from earmark.search import Budget, Point, search
@@ -81,7 +81,8 @@ def main() -> None:
     points = {point.name: point for point in found.points}
     choices = {**NAMED, "the search's": found.chosen.precision}
     wide = {name: _size_at_1024(choice, calibration[:1]) for name, choice in choices.items()}
-    draw_search(found, DOCS / f"{args.name}.svg", "svg")
+    figure = search_figure(found.points, found.chosen, found.budget)
+    save_figure(figure, DOCS / f"{args.name}.svg", "svg")
     head = environment()
     write_json(
         args.name,

@@ -16,10 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "classification_rates",
     "cosine_score",
+    "det_curve",
     "eer",
     "eer_difference",
     "eer_threshold",
     "min_dcf",
+    "min_dcf_threshold",
 ]
 
 
@@ -48,6 +50,42 @@ def cosine_score(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.clip(np.sum(x * y, axis=-1) / norms, -1.0, 1.0))
 
 
+def det_curve(
+    scores: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Thresholds, false acceptance and false rejection rates: the detection error tradeoff.
+
+    Thresholds rise: the distinct scores, then +inf; rates are fractions, of what is accepted at or
+    above the threshold. All three are (n_thresholds,). Arguments and errors as ``eer``. Drawn on
+    normal-deviate axes after A. Martin et al., "The DET Curve in Assessment of Detection Task
+    Performance", Eurospeech 1997.
+
+    >>> _, false_accept, false_reject = det_curve([0.9, 0.4, 0.6, 0.1], [1, 1, 0, 0])
+    >>> false_accept.tolist(), false_reject.tolist()
+    ([1.0, 0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5, 1.0])
+    """
+    score, label = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if score.ndim != 1 or score.shape != label.shape:
+        raise ValueError(
+            f"scores and labels must both be (n_trials,), got {score.shape} and {label.shape}"
+        )
+    finite = np.isfinite(score)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ValueError(f"score {row} is {score[row]}")
+    known = (label == 0) | (label == 1)
+    if not known.all():
+        raise ValueError(f"label must be 0 or 1, got {label[int(np.argmin(known))]}")
+    target = int((label == 1).sum())
+    if target in (0, len(label)):
+        raise ValueError(
+            f"both classes are needed, got {target} target "
+            f"and {len(label) - target} non-target trials"
+        )
+    distinct, index = np.unique(score, return_inverse=True)
+    return np.append(distinct, np.inf), *_rates_of_counts(index, label == 1, np.ones(len(score)))
+
+
 def eer(scores: ArrayLike, labels: ArrayLike) -> float:
     """Equal error rate, a fraction in [0, 1].
 
@@ -60,7 +98,7 @@ def eer(scores: ArrayLike, labels: ArrayLike) -> float:
     >>> eer([0.9, 0.4, 0.6, 0.1], [1, 1, 0, 0])
     0.5
     """
-    return _eer(*_error_rates(scores, labels)[1:])
+    return _eer(*det_curve(scores, labels)[1:])
 
 
 def eer_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -73,7 +111,7 @@ def eer_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
     >>> eer_threshold([0.75, 0.625, 0.375, 0.25], [1, 1, 0, 0])
     0.5
     """
-    thresholds, false_accept, false_reject = _error_rates(scores, labels)
+    thresholds, false_accept, false_reject = det_curve(scores, labels)
     i, weight = _crossing(false_accept, false_reject)
     if (
         i == len(thresholds) - 1
@@ -147,39 +185,38 @@ def min_dcf(
     >>> min_dcf([0.9, 0.8, 0.2], [1, 1, 0])
     0.0
     """
+    return float(_costs(scores, labels, p_target, c_miss, c_fa)[1].min())
+
+
+def min_dcf_threshold(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> float:
+    """The lowest threshold of the least cost that ``min_dcf`` gives; arguments and errors as there.
+
+    It is a score, or +inf where to accept nothing costs least.
+
+    >>> min_dcf_threshold([0.9, 0.8, 0.2], [1, 1, 0])
+    0.8
+    """
+    thresholds, costs = _costs(scores, labels, p_target, c_miss, c_fa)
+    return float(thresholds[costs.argmin()])
+
+
+def _costs(
+    scores: ArrayLike, labels: ArrayLike, p_target: float, c_miss: float, c_fa: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Thresholds as ``det_curve`` has them, and the normalised detection cost at each."""
     if not 0.0 < p_target < 1.0:
         raise ValueError(f"p_target must be between 0 and 1, got {p_target}")
     if not (c_miss > 0.0 and c_fa > 0.0):
         raise ValueError(f"costs must be positive, got c_miss={c_miss}, c_fa={c_fa}")
-    _, false_accept, false_reject = _error_rates(scores, labels)
+    thresholds, false_accept, false_reject = det_curve(scores, labels)
     miss, alarm = c_miss * p_target, c_fa * (1.0 - p_target)
-    return float(np.min(miss * false_reject + alarm * false_accept) / min(miss, alarm))
-
-
-def _error_rates(
-    scores: ArrayLike, labels: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Rising thresholds (distinct scores, then +inf), false acceptance and rejection rates."""
-    score, label = np.asarray(scores, dtype=np.float64), np.asarray(labels)
-    if score.ndim != 1 or score.shape != label.shape:
-        raise ValueError(
-            f"scores and labels must both be (n_trials,), got {score.shape} and {label.shape}"
-        )
-    finite = np.isfinite(score)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise ValueError(f"score {row} is {score[row]}")
-    known = (label == 0) | (label == 1)
-    if not known.all():
-        raise ValueError(f"label must be 0 or 1, got {label[int(np.argmin(known))]}")
-    target = int((label == 1).sum())
-    if target in (0, len(label)):
-        raise ValueError(
-            f"both classes are needed, got {target} target "
-            f"and {len(label) - target} non-target trials"
-        )
-    distinct, index = np.unique(score, return_inverse=True)
-    return np.append(distinct, np.inf), *_rates_of_counts(index, label == 1, np.ones(len(score)))
+    return thresholds, (miss * false_reject + alarm * false_accept) / min(miss, alarm)
 
 
 def _rates_of_counts(

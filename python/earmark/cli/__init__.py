@@ -26,6 +26,7 @@ from earmark.cli import (
     _export,
     _info,
     _quantize,
+    _report,
     _search,
     _sensitivity,
     _train,
@@ -49,6 +50,7 @@ _COMMANDS = (
     _export,
     _train,
     _bench,
+    _report,
 )
 _FAILED = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -102,6 +104,8 @@ def _describe(error: Exception) -> str:
         return f"this command needs {error.name}: pip install earmark[torch]"
     if isinstance(error, ModuleNotFoundError) and error.name == "onnx":
         return "this command needs onnx: pip install earmark[onnx]"
+    if isinstance(error, ModuleNotFoundError) and error.name == "matplotlib":
+        return "this command needs matplotlib: pip install earmark[plots]"
     if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt_rtx":
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name in ("av", "zstandard"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli._clips import (
@@ -24,8 +25,6 @@ from earmark.cli._output import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -49,6 +48,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("model", metavar="MODEL", help="model file (.earmark)")
     add_trials(parser, required=False)
     add_clips(parser)
+    parser.add_argument(
+        "--scores",
+        action="store_true",
+        help="with --json: each trial's score and label too, as `earmark report` draws them",
+    )
     add_threads(parser)
     add_device(parser)
 
@@ -77,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the rates on the trials or on the clips."""
     if (args.trials is None and args.root is None) == (args.clips is None):
         raise CommandError("eval needs either --trials and --root, or --clips")
+    if args.scores and not (args.json and args.trials):
+        raise CommandError("--scores is for --trials with --json")
     trials, clips = read_given_trials(args), read_known_clips(args)
     return _run_clips(args, clips) if trials is None else _run_trials(args, trials)
 
@@ -109,10 +115,14 @@ def _run_trials(args: argparse.Namespace, trials: Trials) -> int:
     import earmark
 
     model = earmark.Embedder(args.model, threads=args.threads, device=args.device)
-    rates = error_rates(trial_scores(trials, embed_recordings(args, model, trials.paths)), trials)
+    scores = trial_scores(trials, embed_recordings(args, model, trials.paths))
+    rates = error_rates(scores, trials)
+    result = {**rates, **_described(model, args)}
+    if args.scores:
+        result |= {"scores": scores.tolist(), "labels": trials.labels.tolist()}
     print_result(
         args,
-        rates,
+        result,
         [
             f"EER      {100 * rates['eer']:.3f} %",
             f"min DCF  {rates['min_dcf']:.4f}  (p_target 0.01)",
@@ -121,6 +131,13 @@ def _run_trials(args: argparse.Namespace, trials: Trials) -> int:
         ],
     )
     return 0
+
+
+def _described(model: Embedder, args: argparse.Namespace) -> dict[str, Any]:
+    """Which model it is, and the list of trials."""
+    info = model.info()
+    kept = {key: info[key] for key in ("scheme", "sha256", "size_fraction")}
+    return {"model": args.model, **kept, "trial_list": Path(args.trials).name}
 
 
 def read_both_classes(path: str, root: str) -> Trials:

@@ -130,9 +130,10 @@ def run(args: argparse.Namespace) -> int:
             figures = _figures(args, result)
             result.model.save(model_path, threshold=result.chosen.threshold, measured=figures)
         if plot_path is not None:
-            from earmark.plots import draw_search
+            from earmark.plots import save_figure, search_figure
 
-            draw_search(result, plot_path, Path(args.plot).suffix[1:])
+            figure = search_figure(result.points, result.chosen, result.budget)
+            save_figure(figure, plot_path, Path(args.plot).suffix[1:])
     summary: dict[str, Any] = {
         "budget": {key: value for key, value in asdict(result.budget).items() if value is not None},
         "trial_list": Path(args.trials).name,

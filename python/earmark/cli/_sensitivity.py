@@ -97,10 +97,10 @@ def run(args: argparse.Namespace) -> int:
         "rows": [asdict(row) for row in rows],
     }
     if args.plot:
-        from earmark.plots import draw_sensitivity
+        from earmark.plots import save_figure, sensitivity_figure
 
         with atomic_output(args.plot) as temporary:
-            draw_sensitivity(rows, temporary, Path(args.plot).suffix[1:])
+            save_figure(sensitivity_figure(rows), temporary, Path(args.plot).suffix[1:])
     print_result(args, result, _lines(result))
     return 0
 
