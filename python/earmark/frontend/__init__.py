@@ -4,7 +4,7 @@
 ``wespeaker``: ``KaldiFbank(window="hamming", scale=32768)``, unless the model says otherwise.
 ``taoruijie``: :class:`TaoRuijieFbank`. ``nemo``: :class:`NemoFbank`. Sounds: :class:`LogMel`.
 
-Another family's front end is a module beside :mod:`earmark.frontend.speechbrain`, a class in
+Another family's front end is a module beside ``earmark.frontend.speechbrain``, a class in
 ``csrc/engine/`` and a word in ``_FRONT_ENDS``.
 """
 

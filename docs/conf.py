@@ -1,0 +1,35 @@
+"""Sphinx's settings: the pages of this folder, and the API reference from docstrings."""
+
+import earmark
+
+project = "earmark"
+release = earmark.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_argparse_cli"]
+
+# The source folder is the repository's root, so that pages link to each other as on a code host.
+root_doc = "docs/index"
+include_patterns = ["*.md", "benchmarks/**.md", "csrc/*.md", "docs/**", "plugins/*.md"]
+
+# Anchors as code hosts make them of headings.
+myst_heading_anchors = 3
+# Docstrings with single backticks mean code.
+default_role = "literal"
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+
+# Every name in a docstring or signature is in the reference, but for other packages' and these.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!earmark\.).*"),
+    (r"py:.*", r"earmark\.(_C|runner|nn\.replace|nn\.softmax|storage)\..*"),
+]
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+html_title = f"earmark {release}"
+html_copy_source = False
+html_show_copyright = False
