@@ -1,5 +1,8 @@
 """Sphinx's settings: the pages of this folder, and the API reference from docstrings."""
 
+import re
+from typing import Any
+
 import earmark
 
 project = "earmark"
@@ -17,6 +20,10 @@ default_role = "literal"
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {
+    name: name
+    for name in ("Array", "Arrays", "ArrayLike", "Embeddings", "NDArray", "Scores", "Wave")
+}
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 
@@ -33,3 +40,28 @@ html_css_files = ["wide.css"]
 html_title = f"earmark {release}"
 html_copy_source = False
 html_show_copyright = False
+
+
+def link_pages(
+    app: Any, what: str, name: str, documented: Any, options: Any, lines: list[str]
+) -> None:
+    """Pages that a docstring names become links."""
+    lines[:] = [re.sub(r"\bdocs/([\w-]+)\.md\b", r":doc:`/docs/\1`", line) for line in lines]
+
+
+def name_aliases(
+    app: Any,
+    what: str,
+    name: str,
+    documented: Any,
+    options: Any,
+    arguments: str,
+    result: str | None,
+) -> tuple[str, str | None]:
+    """Aliases inside of other types by their names alone."""
+    return arguments, result and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", result)
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", link_pages)
+    app.connect("autodoc-process-signature", name_aliases)

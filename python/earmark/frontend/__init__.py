@@ -89,6 +89,10 @@ def make_front_end(spec: Mapping[str, Any]) -> FrontEnd:
     """The front end that ``spec`` describes; ``spec["name"]`` says which.
 
     Raises FormatError for an unknown name and for values that the front end refuses.
+
+    >>> front_end = make_front_end({"name": "speechbrain", "n_mels": 80})
+    >>> front_end(np.ones(16000, np.float32)).shape
+    (101, 80)
     """
     name = spec.get("name")
     if not isinstance(name, str) or name not in _FRONT_ENDS:

@@ -69,6 +69,16 @@ def quantize(
     recordings, of equalization, then of calibration.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
+
+    >>> import numpy as np
+    >>> from earmark.frontend import SpeechBrainFbank
+    >>> from earmark.nn import EcapaConfig, EcapaTdnn
+    >>> config = EcapaConfig(channels=(64, 64, 64, 64, 192))
+    >>> net = EcapaTdnn(config, SpeechBrainFbank(), "speechbrain").eval()
+    >>> waves = [np.random.default_rng(seed).normal(0, 0.1, 16000) for seed in range(4)]
+    >>> quantized = quantize(net, waves, precision={"fc": "fp32"})
+    >>> quantized.embed(waves).shape
+    (4, 192)
     """
     lowered = LoweredNetwork(net, rounding)
     chosen = lowered.precisions(scheme, precision or {})
