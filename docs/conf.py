@@ -18,7 +18,11 @@ myst_heading_anchors = 3
 # Docstrings with single backticks mean code.
 default_role = "literal"
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {
+    "members": True,
+    "special-members": "__call__",
+    "member-order": "bysource",
+}
 autodoc_preserve_defaults = True
 autodoc_type_aliases = {
     name: name
@@ -49,17 +53,10 @@ def link_pages(
     lines[:] = [re.sub(r"\bdocs/([\w-]+)\.md\b", r":doc:`/docs/\1`", line) for line in lines]
 
 
-def name_aliases(
-    app: Any,
-    what: str,
-    name: str,
-    documented: Any,
-    options: Any,
-    arguments: str,
-    result: str | None,
-) -> tuple[str, str | None]:
+def name_aliases(app: Any, what: str, name: str, documented: Any, options: Any, *texts: Any) -> Any:
     """Aliases inside of other types by their names alone."""
-    return arguments, result and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", result)
+    alias = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
+    return tuple(text and alias.sub(r"\1", text) for text in texts)
 
 
 def setup(app: Any) -> None:
