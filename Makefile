@@ -2,6 +2,7 @@
 #   demo   install the package with its run-time dependencies only (no torch, no CUDA), run `earmark demo`
 #   test   development environment in .venv, package installed in place, all tests
 #   lint   ruff, mypy, clang-format
+#   docs   the documentation as a site, build/site/docs/index.html; broken links and names are errors
 #   bench  latency against other engines, in an environment of its own
 #   wheel  a wheel in dist/
 
@@ -16,7 +17,7 @@ BUILD_FILES := CMakeLists.txt pyproject.toml README.md LICENSE
 TEST_CPP_SOURCES := $(shell find tests -name '*.h' -o -name '*.inl' -o -name '*.cc' -o -name '*.cu')
 FORMATTED := $(filter %.h %.inl %.cc %.cu %.cuh,$(CPP_SOURCES) $(TEST_CPP_SOURCES))
 
-.PHONY: demo test lint bench wheel
+.PHONY: demo test lint docs bench wheel
 
 demo: .venv-demo/.installed
 	.venv-demo/bin/earmark demo
@@ -29,6 +30,9 @@ lint: .venv/.installed
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	$(if $(FORMATTED),.venv/bin/clang-format --dry-run -Werror $(FORMATTED))
+
+docs: .venv/.installed .venv/.docs
+	.venv/bin/sphinx-build -q -W --keep-going -b html -c docs . build/site
 
 bench: .venv-bench/.installed
 	.venv-bench/bin/python benchmarks/bench_ecapa.py
@@ -66,6 +70,10 @@ wheel: .venv-demo/.created
 		-C cmake.define.EARMARK_EMULATED_ISA=ON \
 		-C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURE) \
 		-C install.strip=false -e '.[test,train]'
+	touch $@
+
+.venv/.docs: .venv/.created docs/requirements.txt
+	.venv/bin/pip install -q -r docs/requirements.txt
 	touch $@
 
 .venv-bench/.installed: .venv-bench/.created benchmarks/requirements.txt \

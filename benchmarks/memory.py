@@ -74,22 +74,25 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--channels", type=int, default=1024)
+    parser.add_argument("--scheme", default="int8", choices=("int8", "dynamic", "fp32"))
     parser.add_argument("--seconds", type=int, nargs="+", default=[10, 3600])
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     result: dict[str, Any] = {
         "environment": environment(),
         "channels": args.channels,
+        "scheme": args.scheme,
         "threads": args.threads,
         "embed": [],
     }
     workload = Workload.speechbrain(args.channels, frames=300, batch=1)
-    with prepared(workload, ["earmark-int8"]) as (folder, _):
-        result["file_bytes"] = (folder / "int8.earmark").stat().st_size
+    with prepared(workload, [f"earmark-{args.scheme}"]) as (folder, _):
+        model = folder / f"{args.scheme}.earmark"
+        result["file_bytes"] = model.stat().st_size
         for seconds in args.seconds:
             recording = folder / f"{seconds}.wav"
             write_noise(recording, seconds)
-            command = ["-m", "earmark", "embed", str(folder / "int8.earmark"), str(recording)]
+            command = ["-m", "earmark", "embed", str(model), str(recording)]
             command += ["-o", str(folder / "out.npz"), "--threads", str(args.threads), "--quiet"]
             start = time.perf_counter()
             peak = peak_rss_bytes(*command)

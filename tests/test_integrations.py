@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,15 +24,12 @@ from earmark.integrations.speechbrain import embedding_model, use_earmark  # noq
 from earmark.integrations.wespeaker import Speaker  # noqa: E402
 from earmark.metrics import cosine_score  # noqa: E402
 
+from .pages import DOCS, blocks  # noqa: E402
 from .paths import CHECKPOINT, needs_data  # noqa: E402
 from .sounds import LABELS, small_network, sound  # noqa: E402
 
 DATA = Path(earmark.__file__).parent / "data"
-PAGE = Path(__file__).parents[1] / "docs" / "integrations.md"
-EXAMPLES = {
-    match[1]: match[2]
-    for match in re.finditer(r"^## ([^\n]+)\n.*?```python\n(.*?)```", PAGE.read_text(), re.M | re.S)
-}
+EXAMPLES = {block.heading: block.text for block in blocks(DOCS / "integrations.md", "python")}
 
 
 # What a published folder has beside it, without the parts that nobody asks for here.

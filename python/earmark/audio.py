@@ -67,6 +67,10 @@ def read_audio(
     Raises AudioError, naming the file (or ``name``) and the value, for a source that cannot be
     read, another type or shape, a sampling rate outside 1 to 768 kHz, samples that are NaN or
     infinite, and fewer than ``min_samples`` samples at the target rate.
+
+    >>> audio = read_audio(np.zeros((44100, 2), np.int16), sample_rate=44100)
+    >>> audio.samples.shape, audio.notes
+    ((16000,), ('2 channels averaged', 'resampled from 44100 to 16000 Hz'))
     """
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)

@@ -24,7 +24,7 @@ class Classifier(Runner):
     A recording is cut into windows, the last one filled up with zeros; each has the same bits
     alone, in a list, and with any number of threads. ``labels``: names of the classes;
     ``window_seconds``, ``stride_seconds``: length of a window, and from one to the next. Made by
-    ``earmark.load``.
+    ``earmark.load``, or as an ``Embedder`` is.
     """
 
     def _take(self, model: ModelFile) -> None:
@@ -74,12 +74,14 @@ class Classifier(Runner):
         out: Any = "host",
         stream: int | None = None,
     ) -> Any:
-        """Scores (n, classes), before any softmax, of windows' features: (frames, n_mels), a list
-        of them, or (n, frames, n_mels); float32, or int8 ones where the input is int8. quantized:
-        int8 scores as the network makes them, of a model of the scheme int8-full; times the scale
-        of ``info()["output"]`` they are the float32 ones. Raises ValueError, naming the item and
-        the value, for a wrong shape, NaN or Inf, and where there are no int8 scores. out, stream
-        and arrays of a CUDA device: as in ``Embedder.embed_features``.
+        """Scores (n, classes) of windows' features, before any softmax.
+
+        features: (frames, n_mels), a list of them, or (n, frames, n_mels); float32, or int8 ones
+        where the input is int8. quantized: int8 scores as the network makes them, of a model of the
+        scheme int8-full; times the scale of ``info()["output"]`` they are the float32 ones. Raises
+        ValueError, naming the item and the value, for a wrong shape, NaN or Inf, and where there
+        are no int8 scores. out, stream and arrays of a CUDA device: as in
+        ``Embedder.embed_features``.
         """
         return self._run(features, quantized, out, stream)
 

@@ -22,7 +22,18 @@ class Embedder(Runner):
     """A speaker-verification model ready to run: thread-safe, picklable, without torch.
 
     Each recording's embedding has the same bits alone, in a list, and with any number of threads.
-    Made by ``earmark.load``.
+    ``embedding_size``: its numbers; ``threshold``: cosine score from which two recordings count as
+    one speaker, or None; ``front_end``: what makes the features. Made by ``earmark.load``, or of
+    source, a path or a ModelFile; isa: the name of an instruction set, the best one by default.
+
+    >>> from importlib.resources import files
+    >>> data = files("earmark") / "data"
+    >>> model = Embedder(data / "demo-int8.earmark", threads=1)
+    >>> recordings = [data / "recordings" / name for name in ("adam-1.flac", "adam-2.flac")]
+    >>> first, second = model.embed(recordings)
+    >>> from earmark.metrics import cosine_score
+    >>> bool(cosine_score(first, second) >= model.threshold)
+    True
     """
 
     def _take(self, model: ModelFile) -> None:
@@ -85,6 +96,13 @@ class Embedder(Runner):
 
         Yields (index, embedding (192,) or None, error or "") in order. progress: called with
         (done, total). quantized: as in ``embed``.
+
+        >>> from importlib.resources import files
+        >>> model = Embedder(files("earmark") / "data" / "demo-int8.earmark")
+        >>> for index, embedding, error in model.embed_each([np.ones(16000), "gone.wav"]):
+        ...     print(index, error if embedding is None else embedding.shape)
+        0 (192,)
+        1 gone.wav: no such file
         """
 
         def embeddings(waves: list[Wave]) -> Sequence[Embeddings | str]:
@@ -116,6 +134,11 @@ class Embedder(Runner):
         (``torch.from_dlpack``) and that ``numpy()`` copies; an array on the device, contiguous, is
         filled and returned. stream: on which the work is queued, as
         a number as those protocols have it; of torch's tensors by default the one torch works on.
+
+        >>> from importlib.resources import files
+        >>> model = Embedder(files("earmark") / "data" / "demo-int8.earmark")
+        >>> model.embed_features([np.zeros((300, 80)), np.zeros((50, 80))]).shape
+        (2, 192)
         """
         return self._run(features, quantized, out, stream)
 

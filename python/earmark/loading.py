@@ -22,6 +22,11 @@ def load(
     the physical cores this process may use. Its instruction set is the best one there is, or the
     one that ``EARMARK_ISA`` names. Raises FormatError for a file that is not intact, ValueError for
     anything else that cannot be had, RuntimeError where the device is at fault.
+
+    >>> from importlib.resources import files
+    >>> data = files("earmark") / "data"
+    >>> load(data / "demo-int8.earmark", threads=2).embedding_size
+    192
     """
     model = modelfile.read(path)
     kind = Classifier if SCORES in model.plan["tensors"] else Embedder

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from earmark.errors import FormatError
 from earmark.storage import decode_arrays
 
+__all__ = ["FORMAT_VERSION", "ModelFile", "digest", "read", "to_bytes", "write"]
+
 FORMAT_VERSION = 1
 _NO_DIGEST = "0" * 64
 _DTYPES = ("int8", "int16", "float32")
@@ -41,13 +43,20 @@ JSON_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, Ov
 
 @dataclass
 class ModelFile:
-    """A model as stored: the JSON (without its digest) and the named arrays of the file."""
+    """A model as stored: the JSON (without its digest) and the named arrays of the file.
+
+    >>> from importlib.resources import files
+    >>> model = read(files("earmark") / "data" / "demo-int8.earmark")
+    >>> model.metadata["family"], model.metadata["scheme"], model.arrays["fc.weight"].dtype
+    ('speechbrain', 'int8', dtype('int8'))
+    """
 
     metadata: dict[str, Any]
     arrays: Arrays
 
     @property
     def plan(self) -> dict[str, Any]:
+        """The network's tensors and ops (docs/file-format.md)."""
         plan: dict[str, Any] = self.metadata["plan"]
         return plan
 

@@ -23,6 +23,9 @@ def additive_front(
     sums are worth keeping; of more, the best of each of so many steps of cost is kept. Dynamic
     programming after G. Nemhauser and Z. Ullmann, "Discrete Dynamic Programming and Capital
     Allocation", Management Science 15, 1969.
+
+    >>> additive_front([[0, 2], [0, 1]], [[5, 0], [2, 0]]).tolist()
+    [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
     cost, loss = np.zeros(1), np.zeros(1)
     steps: list[tuple[Array, Array]] = []
@@ -52,7 +55,11 @@ def additive_front(
 
 
 def is_on_front(costs: ArrayLike, losses: ArrayLike) -> NDArray[np.bool_]:
-    """Whether each point (n,) has no other that is as good in both and better in one."""
+    """Whether each point (n,) has no other that is as good in both and better in one.
+
+    >>> is_on_front([1.0, 2.0, 3.0], [5.0, 6.0, 1.0]).tolist()
+    [True, False, True]
+    """
     cost, loss = np.asarray(costs), np.asarray(losses)
     no_worse = (cost[:, None] <= cost) & (loss[:, None] <= loss)
     better = (cost[:, None] < cost) | (loss[:, None] < loss)

@@ -19,6 +19,8 @@ from earmark.nn.ops import network, register_network
 from earmark.plan import SCORES
 from earmark.windows import Sounds
 
+__all__ = ["QuantizedEcapa", "QuantizedSoundResNet", "quantized"]
+
 
 class _Quantized(torch.nn.Module):
     """Inference without gradients, on the CPU or on the CUDA device of the features.
@@ -85,7 +87,10 @@ class _Quantized(torch.nn.Module):
 class QuantizedEcapa(_Quantized):
     """An ECAPA-TDNN that runs in earmark's engine; called as the float32 module is.
 
-    Inference without gradients, on the CPU or on the CUDA device of the features.
+    Inference without gradients, on the CPU or on the CUDA device of the features. It has no
+    weights in torch's sense: its ``state_dict`` is empty; pickling and ``torch.compile`` keep it.
+    ``embedder``: the same as an :class:`earmark.Embedder`. Made by ``earmark.quantize``, or of a
+    file, as ``earmark.integrations.speechbrain.embedding_model`` does.
     """
 
     def __init__(self, model: ModelFile) -> None:
@@ -128,7 +133,8 @@ class QuantizedEcapa(_Quantized):
 class QuantizedSoundResNet(_Quantized):
     """A sound ResNet that runs in earmark's engine; called as the float32 module is.
 
-    Inference without gradients, on the CPU or on the CUDA device of the features.
+    Inference without gradients, on the CPU or on the CUDA device of the features. ``classifier``:
+    the same as an :class:`earmark.Classifier`. Made by ``earmark.quantize``.
     """
 
     def __init__(self, model: ModelFile) -> None:
@@ -172,6 +178,12 @@ def _parts(items: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
 
 
 def quantized(model: ModelFile) -> QuantizedEcapa | QuantizedSoundResNet:
-    """The module that runs a model."""
+    """The module that runs a model. Raises FormatError for one that no engine takes.
+
+    >>> from importlib.resources import files
+    >>> module = quantized(modelfile.read(files("earmark") / "data" / "demo-int8.earmark"))
+    >>> module(torch.zeros(2, 100, 80)).shape
+    torch.Size([2, 1, 192])
+    """
     is_sound = SCORES in model.plan["tensors"]
     return QuantizedSoundResNet(model) if is_sound else QuantizedEcapa(model)

@@ -18,7 +18,11 @@ BASELINE = "fp32"
 
 
 def blocks(layers: list[str]) -> list[str]:
-    """The blocks that layers belong to: ``blocks.N`` or the first part of the name, in order."""
+    """The blocks that layers belong to: ``blocks.N`` or the first part of the name, in order.
+
+    >>> blocks(["blocks.0", "blocks.1.tdnn1", "blocks.1.tdnn2", "asp.conv"])
+    ['blocks.0', 'blocks.1', 'asp']
+    """
     parts = [name.split(".") for name in layers]
     return list(dict.fromkeys(".".join(p[:2]) if p[0] == "blocks" else p[0] for p in parts))
 

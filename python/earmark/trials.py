@@ -37,6 +37,11 @@ class Trials:
 
     ``paths``: the distinct recordings in order of first use; ``labels``: int64 (n_trials,), 1 =
     target; ``enrolment`` and ``test``: int64 (n_trials,), indices into ``paths``.
+
+    >>> paths = [Path("ada/1.wav"), Path("ada/2.wav"), Path("bob/1.wav")]
+    >>> trials = Trials(paths, np.array([1, 0]), np.array([0, 0]), np.array([1, 2]))
+    >>> trials.speakers().tolist()
+    [0, 0, 1]
     """
 
     paths: list[Path]

@@ -42,6 +42,13 @@ class Sounds:
     ``labels``: names of the classes. ``probabilities``: (classes,) float32 of the whole recording,
     the mean of the windows'. ``timeline``: (windows, classes) float32; ``starts``: where each
     window begins, in seconds.
+
+    >>> scores = np.array([[4.0, 0.0], [1.0, 2.0]], np.float32)
+    >>> heard = Sounds.of_scores(("dog", "rain"), scores, stride_seconds=1.6)
+    >>> heard.label, heard.starts.tolist()
+    ('dog', [0.0, 1.6])
+    >>> [window.label for window in heard.split()]
+    ['dog', 'rain']
     """
 
     labels: tuple[str, ...]

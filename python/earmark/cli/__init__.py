@@ -34,7 +34,7 @@ from earmark.cli import (
 )
 from earmark.cli._output import CommandError, print_error, warnings_on_one_line
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 _COMMANDS = (
     _demo,
@@ -63,12 +63,8 @@ class _Parser(argparse.ArgumentParser):
         raise CommandError(f"{message} (see {self.prog} --help)")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; ``argv`` is without the program name and defaults to ``sys.argv[1:]``.
-
-    Returns the exit status: 0, 1 for `verify` of different speakers, 2 for any error, 130 when
-    interrupted.
-    """
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; what it refuses is a CommandError."""
     parser = _Parser(
         prog="earmark",
         description="Small, integer-only speaker verification and sound recognition.",
@@ -76,8 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; ``argv`` is without the program name and defaults to ``sys.argv[1:]``.
+
+    Returns the exit status: 0, 1 for `verify` of different speakers, 2 for any error, 130 when
+    interrupted.
+    """
     try:
-        args = parser.parse_args(argv)
+        args = make_parser().parse_args(argv)
         with warnings.catch_warnings():
             warnings_on_one_line(quiet=args.quiet)
             status: int = args.run(args)

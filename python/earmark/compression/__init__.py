@@ -43,6 +43,12 @@ def compress(
     scale for the whole tensor, as in P4. Without ``qp`` and ``levels`` nothing that the model
     computes changes; with one of them its measured figures are left out. Raises ValueError for an
     unknown name, for HEVC without any int8 weights and for a ``qp`` without HEVC.
+
+    >>> from importlib.resources import files
+    >>> from earmark import modelfile
+    >>> model = modelfile.read(files("earmark") / "data" / "demo-int8.earmark")
+    >>> len(modelfile.to_bytes(compress(model))) < len(modelfile.to_bytes(model))
+    True
     """
     arrays = model.decoded_arrays()
     chosen = _codecs(model, codec)

@@ -16,6 +16,9 @@ class Scoring:
     of the cosine of whole recordings and that of all pairs of ``crops`` excerpts of
     ``crop_seconds`` each. subtracts_mean: the mean embedding of a set of recordings is subtracted
     before the cosine; it is not in the checkpoint.
+
+    >>> SCORING["nemo"].threshold, SCORING["nemo"].score
+    (0.4, '(cosine + 1) / 2')
     """
 
     threshold: float | None = None

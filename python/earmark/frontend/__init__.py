@@ -4,7 +4,7 @@
 ``wespeaker``: ``KaldiFbank(window="hamming", scale=32768)``, unless the model says otherwise.
 ``taoruijie``: :class:`TaoRuijieFbank`. ``nemo``: :class:`NemoFbank`. Sounds: :class:`LogMel`.
 
-Another family's front end is a module beside :mod:`earmark.frontend.speechbrain`, a class in
+Another family's front end is a module beside ``earmark.frontend.speechbrain``, a class in
 ``csrc/engine/`` and a word in ``_FRONT_ENDS``.
 """
 
@@ -89,6 +89,10 @@ def make_front_end(spec: Mapping[str, Any]) -> FrontEnd:
     """The front end that ``spec`` describes; ``spec["name"]`` says which.
 
     Raises FormatError for an unknown name and for values that the front end refuses.
+
+    >>> front_end = make_front_end({"name": "speechbrain", "n_mels": 80})
+    >>> front_end(np.ones(16000, np.float32)).shape
+    (101, 80)
     """
     name = spec.get("name")
     if not isinstance(name, str) or name not in _FRONT_ENDS:

@@ -27,6 +27,9 @@ class KaldiFbank(MelFrontEnd):
     (3D-Speaker) or 32768 (WeSpeaker), by which samples in [-1, 1] are multiplied; it is seen where
     the logarithm's floor is. Both are a matter of the model: WeSpeaker runs CAM++ and ERes2Net with
     the others' values. Raises FormatError for other values.
+
+    >>> KaldiFbank(window="hamming", scale=32768).frames(16000)
+    98
     """
 
     name = "kaldi"

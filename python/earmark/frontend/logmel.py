@@ -16,6 +16,9 @@ class LogMel(MelFrontEnd):
     subtracted, for unlike a channel's colour in speech, a steady spectrum is what tells rain from a
     clock. n samples give n // 320 + 1 frames. Computed in float64, rounded to float32, scaled; the
     same bits on every instruction set (docs/arithmetic.md).
+
+    >>> LogMel().frames(16000)
+    51
     """
 
     name = "log-mel"

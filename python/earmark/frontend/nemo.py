@@ -22,6 +22,9 @@ class NemoFbank(MelFrontEnd):
     deviation (of n - 1) plus 1e-5. n samples, at least 320, give n // 160 frames: the last one that
     a centred transform has, and that NeMo masks, is left out. Computed in float64, rounded to
     float32; the same bits on every instruction set (docs/arithmetic.md).
+
+    >>> NemoFbank().frames(16000)
+    100
     """
 
     name = "nemo"

@@ -20,6 +20,9 @@ class SpeechBrainFbank(MelFrontEnd):
     1e-10; values more than 80 dB below the recording's maximum raised to that; the mean over all
     frames subtracted. n samples give n // 160 + 1 frames. Computed in float64, rounded to float32;
     the same bits on every instruction set (docs/arithmetic.md).
+
+    >>> SpeechBrainFbank().frames(16000)
+    101
     """
 
     name = "speechbrain"

@@ -21,6 +21,9 @@ class TaoRuijieFbank(MelFrontEnd):
     mel scale; natural logarithm of the energy plus 1e-6; the mean over all frames subtracted.
     n samples, at least 257, give n // 160 + 1 frames. Computed in float64, rounded to float32; the
     same bits on every instruction set (docs/arithmetic.md).
+
+    >>> TaoRuijieFbank().frames(16000)
+    101
     """
 
     name = "taoruijie"

@@ -24,6 +24,13 @@ class EncDecSpeakerLabelModel:
     """As NeMo's class of that name, as far as embeddings and verification go; it has no classes.
 
     path: of a model file. device: as ``earmark.load`` takes it.
+
+    >>> from importlib.resources import files
+    >>> data = files("earmark") / "data"
+    >>> model = EncDecSpeakerLabelModel.restore_from(data / "demo-int8.earmark")
+    >>> recordings = data / "recordings"
+    >>> model.verify_speakers(recordings / "adam-1.flac", recordings / "adam-2.flac")
+    True
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu") -> None:
@@ -44,7 +51,10 @@ class EncDecSpeakerLabelModel:
         path2audio_file2: str | os.PathLike[str],
         threshold: float = _THRESHOLD,
     ) -> bool:
-        """Whether (cosine + 1) / 2 of two recordings reaches the threshold."""
+        """Whether (cosine + 1) / 2 of two recordings reaches the threshold.
+
+        Raises AudioError, naming the file, where one cannot be used.
+        """
         pairs = [(path2audio_file1, path2audio_file2)]
         return bool(self.verify_speakers_batch(pairs, threshold)[0])
 
@@ -53,7 +63,7 @@ class EncDecSpeakerLabelModel:
         audio_files_pairs: list[tuple[str | os.PathLike[str], str | os.PathLike[str]]],
         threshold: float = _THRESHOLD,
     ) -> NDArray[np.bool_]:
-        """(n,), of n pairs."""
+        """The same of each of n pairs, (n,). Raises as ``verify_speakers``."""
         first, second = (
             self._model.embed([pair[side] for pair in audio_files_pairs]) for side in (0, 1)
         )
@@ -67,7 +77,8 @@ class EncDecSpeakerLabelModel:
 
         The manifest has a line of JSON with ``audio_filepath`` for each recording, relative to it,
         and perhaps ``label``. There are no classes, so that two of the four that NeMo returns are
-        empty. Raises ValueError for a line that is no entry.
+        empty. Raises ValueError for a line that is no entry, AudioError, naming the file, for the
+        first that cannot be used.
         """
         manifest = Path(manifest_filepath)
         paths, labels = [], []

@@ -18,7 +18,13 @@ __all__ = ["SpeakerEmbedding"]
 class SpeakerEmbedding:
     """As pyannote's ``BaseInference`` of speaker embeddings, for code that calls one.
 
-    path: of a model file. device: as ``earmark.load`` takes it.
+    path: of a model file. device: as ``earmark.load`` takes it. ``sample_rate`` (Hz),
+    ``dimension``, ``metric`` and ``min_num_samples`` are constants.
+
+    >>> from importlib.resources import files
+    >>> embedding = SpeakerEmbedding(files("earmark") / "data" / "demo-int8.earmark")
+    >>> embedding(torch.zeros(2, 1, 16000)).shape, embedding.min_num_samples
+    ((2, 192), 640)
     """
 
     metric = "cosine"
@@ -46,7 +52,8 @@ class SpeakerEmbedding:
 
         masks: (batch, frames), of frames of any length; samples where it is above 0.5 count, and
         lie one after another for the network. A recording that is too short for the network
-        (``min_num_samples``), or that cannot be used, is a row of NaN.
+        (``min_num_samples``), or that cannot be used, is a row of NaN. Raises ValueError for other
+        shapes.
         """
         if waveforms.ndim != 3 or waveforms.shape[1] != 1:
             shape = tuple(waveforms.shape)

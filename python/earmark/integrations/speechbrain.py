@@ -14,12 +14,18 @@ __all__ = ["embedding_model", "use_earmark"]
 
 
 def embedding_model(path: str | os.PathLike[str]) -> QuantizedEcapa:
-    """A module for ``mods.embedding_model``: features (batch, time, 80) and relative lengths
-    (batch,) in, embeddings (batch, 1, 192) out, where the features are.
+    """A module for ``mods.embedding_model``, or for your own network's place.
 
-    Each recording has the embedding that it has alone: frames behind its length are not looked at,
-    where SpeechBrain's convolutions see the padding. Raises FormatError for a file that is not
-    intact or of no speaker model.
+    Features (batch, time, 80) and relative lengths (batch,) in, embeddings (batch, 1, 192) out,
+    where the features are. Each recording has the embedding that it has alone: frames behind its
+    length are not looked at, where SpeechBrain's convolutions see the padding. Raises FormatError
+    for a file that is not intact or of no speaker model.
+
+    >>> from importlib.resources import files
+    >>> module = embedding_model(files("earmark") / "data" / "demo-int8.earmark")
+    >>> import torch
+    >>> module(torch.zeros(2, 100, 80), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 1, 192])
     """
     module = quantized(modelfile.read(path))
     if not isinstance(module, QuantizedEcapa):

@@ -20,7 +20,15 @@ __all__ = ["Speaker"]
 class Speaker:
     """As WeSpeaker's ``Speaker``: embeddings and similarities of audio files.
 
-    path: of a model file. Similarities are (cosine + 1) / 2, as WeSpeaker's are.
+    path: of a model file. device: as ``earmark.load`` takes it. Similarities are (cosine + 1) / 2,
+    as WeSpeaker's are.
+
+    >>> from importlib.resources import files
+    >>> data = files("earmark") / "data"
+    >>> speaker = Speaker(data / "demo-int8.earmark")
+    >>> speaker.register("adam", data / "recordings" / "adam-1.flac")
+    >>> speaker.recognize(data / "recordings" / "adam-2.flac")["name"]
+    'adam'
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu") -> None:
@@ -43,7 +51,8 @@ class Speaker:
     def extract_embedding_list(self, scp_path: str | os.PathLike[str]) -> tuple[list[str], Any]:
         """Names and embeddings (n, dimension) of a Kaldi list, ``name path`` a line.
 
-        Raises AudioError, naming the recording, for the first that cannot be used.
+        Raises ValueError for a line that is not two words, AudioError, naming the recording, for
+        the first that cannot be used.
         """
         lines = [line.split(maxsplit=1) for line in Path(scp_path).read_text().splitlines()]
         pairs = [line for line in lines if line]

@@ -1,7 +1,7 @@
 """Networks and layers in torch.
 
-torch is imported with the first use of a network or layer, so that :mod:`earmark.nn.config` and
-:mod:`earmark.nn.piecewise` can be read without it.
+torch is imported with the first use of a network or layer, so that ``earmark.nn.config`` and
+``earmark.nn.piecewise`` can be read without it.
 """
 
 from __future__ import annotations

@@ -36,6 +36,10 @@ class EcapaConfig:
     * ``embedding_norm``: a BatchNorm behind the last layer.
 
     Raises ValueError for numbers that fit no network.
+
+    >>> small = EcapaConfig(channels=(512, 512, 512, 512, 1536), padding="zero")
+    >>> small.min_frames, EcapaConfig().min_frames
+    (1, 5)
     """
 
     n_mels: int = 80

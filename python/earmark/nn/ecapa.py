@@ -29,6 +29,12 @@ class EcapaTdnn(nn.Module):
 
     ``net(feats)`` computes on normalised features, ``net.embed(recordings)`` begins at the
     waveform. Raises ValueError when the front end's features are not the network's.
+
+    >>> from earmark.frontend import SpeechBrainFbank
+    >>> config = EcapaConfig(channels=(64, 64, 64, 64, 192))
+    >>> net = EcapaTdnn(config, SpeechBrainFbank(), "speechbrain").eval()
+    >>> net(torch.zeros(2, 100, 80), lengths=torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 1, 192])
     """
 
     def __init__(self, config: EcapaConfig, front_end: FrontEnd, family: str) -> None:

@@ -45,6 +45,10 @@ class PiecewiseLinear:
     ``breakpoints`` (n - 1,) rise (equal ones leave an empty piece between them), ``slopes`` and
     ``intercepts`` are (n,), 0 < low < high. Raises ValueError for other shapes, a NaN or Inf,
     breakpoints out of order, or a jump at one of them.
+
+    >>> f = PiecewiseLinear((0.0,), (0.5, 1.0), (1.0, 1.0), low=0.25)
+    >>> f([-4.0, -1.0, 2.0]).tolist()
+    [0.25, 0.5, 3.0]
     """
 
     breakpoints: tuple[float, ...]

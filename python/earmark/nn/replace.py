@@ -48,6 +48,10 @@ def replace_softmax(
     alone, whose place is fixed.
 
     Raises ValueError for a model in which no softmax is found or, in calibration, is reached.
+
+    >>> from earmark.nn import PiecewiseLinearSoftmax
+    >>> replace_softmax(torch.nn.Sequential(torch.nn.Softmax(dim=-1)), PiecewiseLinearSoftmax())[0]
+    PiecewiseLinearSoftmax(dim=-1, segments=2, learnable=False)
     """
     items = list(calibration or [])
     recorded = _record(model, items)

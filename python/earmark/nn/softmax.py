@@ -126,6 +126,11 @@ class PiecewiseLinearSoftmax(ApproximateSoftmax):
     1])``, between bounds. That holds for breakpoints that pass each other in training too;
     ``function()`` sorts them. Raises ValueError as ``fit_exp`` does, and for a lower bound that
     float32 cannot hold.
+
+    >>> layer = PiecewiseLinearSoftmax(dim=-1, segments=2)
+    >>> weights = layer(torch.tensor([0.0, 1.0, 2.0]))
+    >>> bool(weights.argmax() == 2), round(float(weights.sum()), 4)
+    (True, 1.0)
     """
 
     slopes: Tensor | None
@@ -255,6 +260,10 @@ class LookupTableSoftmax(ApproximateSoftmax):
 
     The rival of P2. Raises ValueError for fewer than 2 entries or a range that ``check_range``
     refuses.
+
+    >>> layer = LookupTableSoftmax(dim=-1, entries=64)
+    >>> round(float(layer(torch.tensor([0.0, 1.0]))[1]), 2)
+    0.73
     """
 
     table: Tensor

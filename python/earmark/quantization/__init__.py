@@ -53,22 +53,36 @@ def quantize(
 ) -> QuantizedEcapa | QuantizedSoundResNet:
     """Quantize a network; the result is called as the network is, and saved with ``save(path)``.
 
-    net: as ``load_checkpoint`` returns it. calibration: waveforms at the network's sample rate or
-    paths (each as ``Embedder.embed`` takes it); a sound network sees their windows. The range of
-    every activation is set by what they show. Only integer layers need them. scheme: "int8",
-    "int8-full" (its input and output are int8 too), "dynamic" (int8 weights, ranges found at run
-    time), "float16" or "fp32". precision: layers with another precision than the scheme's, by name,
-    leading part of a name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8",
-    "int7", "int4", "int3", "int2" (8-bit activations and weights of so many bits), "int16",
-    "w8a16", "w4a16", "w3a16", "w2a16", "w16a8" (16 bits, or so many in weights and activations),
-    "dynamic", "float16" (weights so stored, computed in float32) or "fp32". observer: a key of
-    ``OBSERVERS``. rounding: of weights, "compensated" (7 bits and more: so that the errors of an
-    output do not add up, SQuant; fewer: by the covariance of each layer's inputs, GPTQ) or
-    "nearest". equalize: bring the channels that share a range to alike sizes first (cross-layer
-    equalization), by what up to 64 of the recordings show. progress: called with (done, total)
-    recordings, of equalization, then of calibration.
+    * ``net``: as ``load_checkpoint`` returns it.
+    * ``calibration``: waveforms at the network's sample rate or paths (each as ``Embedder.embed``
+      takes it), of which a sound network sees the windows. What they show sets the range of every
+      activation; only integer layers need them.
+    * ``scheme``: "int8", "int8-full" (its input and output are int8 too), "dynamic" (int8 weights,
+      ranges found at run time), "float16" or "fp32".
+    * ``precision``: layers with another precision than the scheme's, by name, leading part of a
+      name or "all", such as ``{"all": "int4", "blocks.2": "fp32"}``: "int8", "int7", "int4",
+      "int3", "int2" (8-bit activations and weights of so many bits), "int16", "w8a16", "w4a16",
+      "w3a16", "w2a16", "w16a8" (16 bits, or so many in weights and activations), "dynamic",
+      "float16" (weights so stored, computed in float32) or "fp32".
+    * ``observer``: how ranges follow from what was seen, "minmax", "moving-average",
+      "percentile", "mse" or "entropy".
+    * ``rounding``: of weights, "compensated" (7 bits and more: so that the errors of an output do
+      not add up, SQuant; fewer: by the covariance of each layer's inputs, GPTQ) or "nearest".
+    * ``equalize``: bring the channels that share a range to alike sizes first (cross-layer
+      equalization), by what up to 64 of the recordings show.
+    * ``progress``: called with (done, total) recordings, of equalization, then of calibration.
 
     Raises ValueError for unknown names, AudioError for a recording that cannot be used.
+
+    >>> import numpy as np
+    >>> from earmark.frontend import SpeechBrainFbank
+    >>> from earmark.nn import EcapaConfig, EcapaTdnn
+    >>> config = EcapaConfig(channels=(64, 64, 64, 64, 192))
+    >>> net = EcapaTdnn(config, SpeechBrainFbank(), "speechbrain").eval()
+    >>> waves = [np.random.default_rng(seed).normal(0, 0.1, 16000) for seed in range(4)]
+    >>> quantized = quantize(net, waves, precision={"fc": "fp32"})
+    >>> quantized.embed(waves).shape
+    (4, 192)
     """
     lowered = LoweredNetwork(net, rounding)
     chosen = lowered.precisions(scheme, precision or {})

@@ -92,6 +92,10 @@ class TrainingConfig(OptimizerConfig):
 
     ``margin`` (radians) and ``scale`` of the loss, the margin growing from 0 over the share
     ``margin_warmup`` of all steps. Raises ValueError for values out of range.
+
+    >>> config = TrainingConfig(epochs=40, augmentation=Augmentation(crop_seconds=3.0))
+    >>> config.margin, config.augmentation.crop_seconds
+    (0.2, 3.0)
     """
 
     margin: float = 0.2
