@@ -20,7 +20,7 @@ from earmark import FormatError, modelfile  # noqa: E402
 from earmark.audio import read_audio  # noqa: E402
 from earmark.integrations.nemo import EncDecSpeakerLabelModel  # noqa: E402
 from earmark.integrations.pyannote import SpeakerEmbedding  # noqa: E402
-from earmark.integrations.speechbrain import embedding_model, use_earmark  # noqa: E402
+from earmark.integrations.speechbrain import embedding_model, patch  # noqa: E402
 from earmark.integrations.wespeaker import Speaker  # noqa: E402
 from earmark.metrics import cosine_score  # noqa: E402
 
@@ -192,14 +192,14 @@ def test_models_that_do_not_belong(folder: Path) -> None:
         mods = torch.nn.Module()
 
     with pytest.raises(FormatError, match=r"none\.earmark: no such file"):
-        use_earmark(Classifier(), folder / "none.earmark")
+        patch(Classifier(), folder / "none.earmark")
     waves = [sound(label, 3).astype(np.float32) for label in LABELS]
     sounds = earmark.quantize(small_network(), waves, scheme="fp32").model_file
     modelfile.write(sounds, folder / "sounds.earmark")
     with pytest.raises(FormatError, match=r"sounds\.earmark: the model gives class scores"):
-        use_earmark(Classifier(), folder / "sounds.earmark")
+        patch(Classifier(), folder / "sounds.earmark")
     other = modelfile.read(folder / "model.earmark")
     other.metadata["front_end"] = {"name": "log-mel", "n_mels": 80}
     modelfile.write(other, folder / "other.earmark")
     with pytest.raises(ValueError, match=r"other\.earmark: the model's front end is 'log-mel'"):
-        use_earmark(Classifier(), folder / "other.earmark")
+        patch(Classifier(), folder / "other.earmark")

@@ -10,7 +10,7 @@ from earmark import modelfile
 from earmark.errors import FormatError
 from earmark.quantized import QuantizedEcapa, quantized
 
-__all__ = ["embedding_model", "use_earmark"]
+__all__ = ["embedding_model", "patch"]
 
 
 def embedding_model(path: str | os.PathLike[str]) -> QuantizedEcapa:
@@ -33,7 +33,7 @@ def embedding_model(path: str | os.PathLike[str]) -> QuantizedEcapa:
     return module
 
 
-def use_earmark(classifier: Any, path: str | os.PathLike[str]) -> Any:
+def patch(classifier: Any, path: str | os.PathLike[str]) -> Any:
     """Put the model into a SpeechBrain classifier, which is changed and returned.
 
     Features, normalisation and scores stay SpeechBrain's. Raises ValueError for a model with
