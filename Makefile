@@ -51,9 +51,15 @@ wheel: .venv-demo/.created
 	touch $@
 
 .venv/.dependencies: .venv/.created requirements-dev.txt requirements-speechbrain.txt \
-		.venv/tensorrt-lean-10/.installed .venv/tensorrt-lean-11/.installed
+		.venv/toolkits/.installed .venv/tensorrt-lean-10/.installed .venv/tensorrt-lean-11/.installed
 	.venv/bin/pip install -q -r requirements-dev.txt
 	.venv/bin/pip install -q --no-deps -r requirements-speechbrain.txt
+	touch $@
+
+# Other toolkits' code. The compiled part of torchaudio asks for CUDA; without it its Python works, which is what they use.
+.venv/toolkits/.installed: requirements-toolkits.txt .venv/.created
+	.venv/bin/pip install -q --no-deps --target $(@D) --upgrade -r $<
+	rm -rf $(@D)/torchaudio/lib
 	touch $@
 
 # Runtimes of TensorRT, of which one environment has no room for two.

@@ -169,7 +169,7 @@ def test_distillation_brings_embeddings_nearer(
     model = earmark.load(tmp_path / "model.earmark")
     assert {layer["precision"] for layer in model.info()["layers"]} == {"int2"}
     nearer = cosine_score(model.embed(paths), reference).mean()
-    assert 1 - nearer < 0.5 * (1 - cosine_score(before, reference).mean())
+    assert 1 - nearer < 0.7 * (1 - cosine_score(before, reference).mean())
 
 
 @pytest.mark.parametrize("distill", [False, True])

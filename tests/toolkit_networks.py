@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,16 +108,17 @@ VARIANTS = {
 }
 
 
-def randomised(net: nn.Module) -> nn.Module:
-    """With affines of the batch norms drawn, and statistics of what really reaches them."""
+def randomised(net: nn.Module, batches: Sequence[Tensor] = ()) -> nn.Module:
+    """With affines of the batch norms drawn, and statistics of what really reaches them: of
+    features as below, or as given."""
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d)]
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias, 0.0, 0.3)
         norm.momentum = None  # averages over all batches
     with torch.no_grad():
-        for seed in range(3):
-            net.train()(features(8, 90, seed=100 + 10 * seed))
+        for batch in batches or [features(8, 90, seed=100 + 10 * seed) for seed in range(3)]:
+            net.train()(batch)
     return net.eval().requires_grad_(False)
 
 

@@ -13,6 +13,7 @@ from earmark.modelfile import ModelFile
 from earmark.plan import ALL, PlanBuilder, by_layer
 from earmark.quantization import equalization
 from earmark.quantization.calibration import Calibration, calibrate
+from earmark.quantization.correction import corrected
 from earmark.quantization.observers import summarise
 from earmark.quantization.precision import PRECISIONS, Precision
 from earmark.quantization.quantizer import quantize_plan
@@ -189,7 +190,8 @@ class LoweredNetwork:
         if seen is None and not any(precision.is_dynamic for precision in chosen.values()):
             return self.plan
         integer_ends = scheme in _INTEGER_ENDS
-        return quantize_plan(self.plan, seen, chosen, integer_ends, self._balanced)
+        plan = quantize_plan(self.plan, seen, chosen, integer_ends, self._balanced)
+        return plan if seen is None or integer_ends else corrected(plan, seen.examples)
 
     def model(
         self, scheme: str, chosen: Mapping[str, Precision], lowered: PlanBuilder

@@ -15,6 +15,10 @@ from earmark.quantization.observers import OBSERVERS, Moments, Observer
 
 Array = NDArray[Any]
 
+# So many examples at most, half as many at least where there are pieces enough; frames of the
+# longest, about 20 s.
+_EXAMPLES, _FRAMES = 128, 2000
+
 
 @dataclass
 class VectorRange:
@@ -40,11 +44,20 @@ class Calibration:
     moments: dict[str, Moments] = field(default_factory=dict)
     inputs: dict[str, InputMoments] = field(default_factory=dict)  # of layers, by name
     rounded: dict[Hashable, Any] = field(default_factory=dict)  # weights, for further plans
+    examples: list[tuple[Array, Array]] = field(default_factory=list)  # features, outputs
+    every: int = 1  # how many pieces to an example
 
     def range(self, tensor: str) -> tuple[float, float]:
         """Range of a frames tensor, widened to contain 0 so that 0 is exact in int8."""
         low, high = self.observers[tensor].range()
         return min(low, 0.0), max(high, 0.0)
+
+    def keep(self, features: Array, output: Array) -> None:
+        """Keep this piece as an example, or not, so that examples come from all over."""
+        if self.pieces % self.every == 0 and len(features) <= _FRAMES:
+            self.examples.append((features, output))
+        if len(self.examples) > _EXAMPLES:
+            self.examples, self.every = self.examples[::2], 2 * self.every
 
     def update(self, features: Array, tensors: dict[str, Array]) -> None:
         self.pieces += 1
@@ -86,6 +99,7 @@ def calibrate(
     dense = {op["name"] for op in network.ops if op["op"] == "dense_f32"}.intersection(layers)
     for features, excerpts in pieces:
         tensors = trace(engine, features)
+        calibration.keep(features, tensors[network.ops[-1]["out"]])
         calibration.update(features, tensors)
         calibration.update_inputs(layer_inputs(network, features, tensors, layers))
         for excerpt in excerpts if dense else ():
