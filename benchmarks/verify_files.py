@@ -89,10 +89,10 @@ def verification(folder: Path, name: str) -> Any:
     """SpeechBrain's object, patched or not."""
     from speechbrain.inference.speaker import SpeakerRecognition
 
-    from earmark.integrations.speechbrain import use_earmark
+    from earmark.integrations.speechbrain import patch
 
     made = SpeakerRecognition.from_hparams(source=str(folder), savedir=str(folder))
-    return use_earmark(made, folder / "model.earmark") if name == PATCHED else made
+    return patch(made, folder / "model.earmark") if name == PATCHED else made
 
 
 def verified(verifier: Any, pairs: Pairs) -> np.ndarray[Any, Any]:
