@@ -4,11 +4,15 @@
 #   lint   ruff, mypy, clang-format
 #   docs   the documentation as a site, build/site/docs/index.html; broken links and names are errors
 #   bench  latency against other engines, in an environment of its own
-#   wheel  a wheel in dist/
+#   wheels          releases in dist/: docs/wheels.md
+#   wheel-check     a source distribution, a wheel of it without CUDA, and that in a bare environment
+#   aarch64-check   the same of aarch64, under an emulator
 
 PYTHON ?= python3
 # Of the kernels that tests build, where there is an nvcc.
 CUDA_ARCHITECTURE ?= 80
+# That wheels are built for; those that are absent are left out.
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 
 CPP_SOURCES := $(shell find csrc plugins -type f 2>/dev/null)
 PYTHON_SOURCES := $(shell find python -type f -not -path '*/__pycache__/*')
@@ -17,7 +21,7 @@ BUILD_FILES := CMakeLists.txt pyproject.toml README.md LICENSE
 TEST_CPP_SOURCES := $(shell find tests -name '*.h' -o -name '*.inl' -o -name '*.cc' -o -name '*.cu')
 FORMATTED := $(filter %.h %.inl %.cc %.cu %.cuh,$(CPP_SOURCES) $(TEST_CPP_SOURCES))
 
-.PHONY: demo test lint docs bench wheel
+.PHONY: demo test lint docs bench wheels wheel-check aarch64-check
 
 demo: .venv-demo/.installed
 	.venv-demo/bin/earmark demo
@@ -37,8 +41,27 @@ docs: .venv/.installed .venv/.docs
 bench: .venv-bench/.installed
 	.venv-bench/bin/python benchmarks/bench_ecapa.py
 
-wheel: .venv-demo/.created
-	.venv-demo/bin/pip wheel -q --no-deps -w dist .
+wheels: .venv-wheels/.installed
+	rm -rf dist
+	.venv-wheels/bin/python -m build -n --sdist -o dist
+	.venv-wheels/bin/python wheels/build_wheels.py --cuda OFF -o dist/cpu $(PYTHONS)
+	.venv-wheels/bin/python wheels/check_wheels.py dist/cpu $(PYTHONS)
+	.venv-wheels/bin/python wheels/build_wheels.py --cuda ON -o dist $(PYTHONS)
+	.venv-wheels/bin/python wheels/check_wheels.py dist $(PYTHONS)
+	.venv-wheels/bin/python wheels/build_wheels.py --arch aarch64 --cuda OFF -o dist $(PYTHONS)
+	.venv-wheels/bin/python wheels/run_emulated.py dist/*_aarch64.whl
+
+wheel-check: .venv-wheels/.installed
+	rm -rf build/wheel-check
+	.venv-wheels/bin/python -m build -n --sdist -o build/wheel-check
+	.venv-wheels/bin/python wheels/build_wheels.py --cuda OFF -o build/wheel-check \
+		--source build/wheel-check/*.tar.gz $(PYTHON)
+	.venv-wheels/bin/python wheels/check_wheels.py build/wheel-check $(PYTHON)
+
+aarch64-check: .venv-wheels/.installed
+	rm -rf build/aarch64-check
+	.venv-wheels/bin/python wheels/build_wheels.py --arch aarch64 --cuda OFF -o build/aarch64-check $(PYTHON)
+	.venv-wheels/bin/python wheels/run_emulated.py build/aarch64-check/*.whl
 
 # A target's stamp is newer than what it was made from, so that a second run starts at once.
 %/.created:
@@ -76,6 +99,10 @@ wheel: .venv-demo/.created
 		-C cmake.define.EARMARK_EMULATED_ISA=ON \
 		-C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURE) \
 		-C install.strip=false -e '.[test,train]'
+	touch $@
+
+.venv-wheels/.installed: .venv-wheels/.created wheels/requirements.txt
+	.venv-wheels/bin/pip install -q -r wheels/requirements.txt
 	touch $@
 
 .venv/.docs: .venv/.created docs/requirements.txt

@@ -7,6 +7,7 @@ Python.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -152,5 +153,7 @@ def test_random_plans_agree_on_every_isa(package: Path) -> None:
     done = subprocess.run([program, "150"], capture_output=True, text=True, check=False)
     check_report(done)
     assert done.returncode == 0, done.stdout + done.stderr
+    known = json.loads((ROOT / "wheels" / "bits.json").read_text())
+    assert f"digest of the former: {known['plans']}\n" in done.stdout
     for isa in _C.available_isas():
         assert re.search(rf"^{isa}: 150 plans, \d{{4}} tensors equal", done.stdout, re.MULTILINE)

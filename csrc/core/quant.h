@@ -36,6 +36,8 @@ EARMARK_FN float round_even(float v) {
 EARMARK_FN int32_t to_int_even(float v) {
 #if defined(__CUDA_ARCH__)
   return __float2int_rn(v);
+#elif defined(__clang__)  // it has no irintf
+  return static_cast<int32_t>(__builtin_lrintf(v));
 #else
   return __builtin_irintf(v);
 #endif

@@ -1,5 +1,9 @@
 #include "cpu/cpu_features.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <array>
 #include <cstdlib>
 
@@ -24,24 +28,39 @@ struct IsaInfo {
 bool always() { return true; }
 
 #if defined(__x86_64__)
-// The compiler's helpers read CPUID and, for AVX and AVX-512, the register state the OS saves
-// (XGETBV).
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+// Read here and not by __builtin_cpu_supports, whose tables some compilers' run-time libraries
+// lack.
+struct CpuId {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  CpuId(unsigned leaf, unsigned subleaf) {
+    __get_cpuid_count(leaf, subleaf, &eax, &ebx, &ecx, &edx);
+  }
+};
+
+constexpr unsigned kYmmState = 0x6, kZmmState = 0xe6;
+
+// Whether the operating system saves these registers (XCR0).
+bool os_saves(unsigned state) {
+  if (!(CpuId(1, 0).ecx & bit_OSXSAVE)) return false;
+  unsigned low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low & state) == state;
+}
+
+bool has_avx2() {
+  return os_saves(kYmmState) && (CpuId(1, 0).ecx & bit_FMA) && (CpuId(7, 0).ebx & bit_AVX2);
+}
+bool has_avx_vnni() { return has_avx2() && (CpuId(7, 1).eax & 1u << 4); }
 bool has_avx512_vnni() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512vnni");
+  constexpr unsigned kAvx512 = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
+  const CpuId features(7, 0);
+  return os_saves(kZmmState) && (features.ebx & kAvx512) == kAvx512 &&
+         (features.ecx & bit_AVX512VNNI);
 }
 #else
 bool has_avx2() { return false; }
-bool has_avx512_vnni() { return false; }
-#endif
-
-// Compilers that cannot build these kernels do not know the name either.
-#if defined(EARMARK_AVX_VNNI)
-bool has_avx_vnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
-#else
 bool has_avx_vnni() { return false; }
+bool has_avx512_vnni() { return false; }
 #endif
 
 #if defined(__aarch64__) && defined(__linux__)

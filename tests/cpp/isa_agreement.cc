@@ -8,6 +8,7 @@
 // kernels have to say that they are those of the instruction set.
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -102,6 +103,15 @@ Trace run(const RandomPlan& plan, Isa isa) {
   return trace;
 }
 
+// FNV-1a over what has the same bits on every machine, so that two machines' runs can be compared.
+uint64_t digest = 0xcbf29ce484222325;
+
+void add_to_digest(const void* data, size_t size) {
+  for (size_t i = 0; i < size; ++i) {
+    digest = (digest ^ static_cast<const uint8_t*>(data)[i]) * 0x100000001b3;
+  }
+}
+
 struct Count {
   int tensors = 0;
   std::set<std::string> kernels;
@@ -154,6 +164,7 @@ std::string front_end_disagreement(int seed, Isa isa, Count& count) {
     return out;
   };
   const std::vector<float> expected = features(Isa::kScalar), actual = features(isa);
+  if (isa == Isa::kScalar) add_to_digest(expected.data(), expected.size() * sizeof(float));
   if (last_kernel != concat(kernel, "/", isa_name(isa))) return concat(last_kernel, " ran");
   if (std::memcmp(expected.data(), actual.data(), expected.size() * sizeof(float)) != 0)
     return "other features";
@@ -179,7 +190,12 @@ int main(int argc, char** argv) {
     for (Trace expected; const Isa isa : isas) {
       std::string wrong;
       try {
-        if (isa == isas.front()) expected = run(plan, Isa::kScalar);
+        if (isa == isas.front()) {
+          expected = run(plan, Isa::kScalar);
+          for (const auto& [name, tensor] : expected.tensors) {
+            if (plan.is_exact()) add_to_digest(tensor.data.data(), tensor.data.size());
+          }
+        }
         const Trace& actual = isa == Isa::kScalar ? expected : run(plan, isa);
         wrong = disagreement(plan, expected, actual, isa, counts[isa]);
         if (wrong.empty()) wrong = front_end_disagreement(seed, isa, counts[isa]);
@@ -193,6 +209,7 @@ int main(int argc, char** argv) {
     }
   }
   std::printf("integer plans and features bit for bit, float32 plans within %g\n", kTolerance);
+  std::printf("digest of the former: %016llx\n", static_cast<unsigned long long>(digest));
   for (const Isa isa : isas) {
     const Count& count = counts[isa];
     std::printf("%s: %d plans, %d tensors equal, by %zu kernels\n", isa_name(isa), plans,
