@@ -176,6 +176,9 @@ def test_what_cannot_be_served(repository: Path, tmp_path: Path, cli: Cli) -> No
     done = cli("export", MODEL, "--to", "triton", "--plugins", "-o", repository)
     assert done.status == 2
     assert "--plugins goes with onnx and tensorrt" in done.err
+    done = cli("export", MODEL, "--to", "triton", "--batch", "4", "-o", repository)
+    assert done.status == 2
+    assert "--batch goes with tensorrt: triton takes any" in done.err
     sounds = tiny_model()
     tensors = sounds.metadata["plan"]["tensors"]
     tensors["scores"] = tensors.pop("embedding")

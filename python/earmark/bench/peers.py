@@ -119,12 +119,12 @@ def _earmark(file: str) -> Engine:
 
 
 def _onnxruntime(file: str) -> Engine:
-    return Engine(("onnx", "onnxruntime"), partial(_onnxruntime_session, file=file))
+    return Engine(("onnx", "onnxscript", "onnxruntime"), partial(_onnxruntime_session, file=file))
 
 
 def _openvino(file: str, *packages: str) -> Engine:
     load = partial(_openvino_session, file=file)
-    return Engine(("onnx", "onnxruntime", "openvino", *packages), load)
+    return Engine(("onnx", "onnxscript", "onnxruntime", "openvino", *packages), load)
 
 
 ENGINES: dict[str, Engine] = {

@@ -41,7 +41,6 @@ def add_parser(subparsers: Subparsers) -> None:
         parser.add_argument(
             f"--{name}",
             type=extent,
-            default=default,
             metavar="MIN,OPT,MAX",
             help=f"of an engine of TensorRT (default: {','.join(map(str, default))})",
         )
@@ -64,6 +63,9 @@ def extent(text: str) -> Extent:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, write, describe."""
+    for name in ("batch", "frames"):
+        if getattr(args, name) is not None and args.to != "tensorrt":
+            raise CommandError(f"--{name} goes with tensorrt: {args.to} takes any")
     if args.to == "triton":
         return _repository(args)
     from earmark import modelfile
@@ -106,17 +108,18 @@ def _engine(model: bytes, args: argparse.Namespace) -> tuple[bytes, dict[str, An
     import earmark
     from earmark.tensorrt import build_engine, plugin_path
 
+    batch, frames = args.batch or BATCH, args.frames or FRAMES
     least = earmark.load(args.model).min_frames
-    if args.frames[0] < least:
-        raise CommandError(f"--frames begins at {args.frames[0]}, the model takes {least} or more")
+    if frames[0] < least:
+        raise CommandError(f"--frames begins at {frames[0]}, the model takes {least} or more")
     library = plugin_path() if args.plugins else None
-    built = build_engine(model, args.batch, args.frames, library)
+    built = build_engine(model, batch, frames, library)
     ours = sum(layer["type"] == "custom_layer" for layer in built.layers)
     told = {
         "builder": built.builder,
         "seconds": built.seconds,
-        "batch": args.batch,
-        "frames": args.frames,
+        "batch": batch,
+        "frames": frames,
         "layers": len(built.layers),
         "plugins": ours,
     }
