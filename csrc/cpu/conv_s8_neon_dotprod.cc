@@ -2,6 +2,8 @@
 // them for 16 inputs of 6 rows, 16 loads of weights and 6 of inputs. An input u = q + 128 becomes q
 // in the register; what the sums lack by that lies before a panel's weights
 // (Packing::signed_inputs).
+#include <cstring>
+
 #include "cpu/conv_s8_neon.inl"
 
 namespace earmark::EARMARK_ISA {
