@@ -83,6 +83,14 @@ constexpr std::array<IsaInfo, 8> kIsas = {{
     {Isa::kNeonI8mm, "neon_i8mm", has_neon_i8mm, true},
 }};
 
+std::string names_of_automatic() {
+  std::string names;
+  for (const IsaInfo& info : kIsas) {
+    if (info.automatic) names += (names.empty() ? "" : ", ") + std::string(info.name);
+  }
+  return names;
+}
+
 bool is_built(const IsaInfo& info) { return find_kernels(info.isa) != nullptr; }
 
 }  // namespace
@@ -112,8 +120,7 @@ Isa find_isa(const std::string& name) {
     }
     if (is_built(info) && info.automatic && info.present()) best = info.isa;
   }
-  EARMARK_CHECK(name.empty(), "unknown ISA '", name,
-                "': known are scalar, avx2, avx_vnni, avx512_vnni, neon_dotprod, neon_i8mm");
+  EARMARK_CHECK(name.empty(), "unknown ISA '", name, "': known are ", names_of_automatic());
   return best;
 }
 
