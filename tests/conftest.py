@@ -32,3 +32,9 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Outcome(status, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def uncorrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quantization without the correction of outputs, for tests of what else brings them nearer."""
+    monkeypatch.setattr("earmark.quantization.corrected", lambda plan, examples: plan)

@@ -288,6 +288,7 @@ def test_int8_of_a_network_whose_channels_are_apart(
     np.testing.assert_array_equal(equalized.embedder.embed_features(features)[0], oracle)
 
 
+@pytest.mark.usefixtures("uncorrected")
 @pytest.mark.parametrize(
     "options", [{"scheme": "dynamic"}, {"precision": {"all": "int4"}}, {"scheme": "int8-full"}]
 )
@@ -302,7 +303,7 @@ def test_other_precisions_gain_too(
         )
         for on in (False, True)
     )
-    assert left.mean() < lost.mean() / 10
+    assert left.mean() < lost.mean() / 30
 
 
 def test_int8_of_a_sound_resnet_whose_channels_are_apart() -> None:

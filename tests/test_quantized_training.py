@@ -148,6 +148,7 @@ def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> EcapaTd
     return earmark.load_checkpoint(run / "model.safetensors")
 
 
+@pytest.mark.usefixtures("uncorrected")
 def test_distillation_brings_embeddings_nearer(
     corpus: Corpus, trained: EcapaTdnn, tmp_path: Path
 ) -> None:
@@ -169,7 +170,7 @@ def test_distillation_brings_embeddings_nearer(
     model = earmark.load(tmp_path / "model.earmark")
     assert {layer["precision"] for layer in model.info()["layers"]} == {"int2"}
     nearer = cosine_score(model.embed(paths), reference).mean()
-    assert 1 - nearer < 0.7 * (1 - cosine_score(before, reference).mean())
+    assert 1 - nearer < 0.5 * (1 - cosine_score(before, reference).mean())
 
 
 @pytest.mark.parametrize("distill", [False, True])
