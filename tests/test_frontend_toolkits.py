@@ -27,6 +27,7 @@ from modelfiles import tiny_model
 from oracle import front_end as oracle
 from plans import finish, start
 from signals import HOSTILE, RECORDINGS, glide, noise
+from toolkit_packages import imported_librosa
 
 Array = NDArray[Any]
 
@@ -248,8 +249,8 @@ def test_no_less_exact_than_torch(
 
 @pytest.mark.parametrize("n_mels", [40, 80])
 def test_slaney_s_filters_are_librosa_s(n_mels: int) -> None:
-    librosa = pytest.importorskip("librosa")
-    expected = librosa.filters.mel(sr=16000, n_fft=512, n_mels=n_mels, fmin=0, fmax=8000)
+    with imported_librosa() as librosa:
+        expected = librosa.filters.mel(sr=16000, n_fft=512, n_mels=n_mels, fmin=0, fmax=8000)
     np.testing.assert_allclose(oracle.slaney_filters(n_mels).T, expected, rtol=0, atol=1e-8)
 
 

@@ -72,6 +72,15 @@ def imported_nemo() -> Iterator[SimpleNamespace]:
 
 
 @contextmanager
+def imported_librosa() -> Iterator[ModuleType]:
+    """The library whose filters NeMo takes."""
+    with _imported("librosa", ("numba",)):
+        import librosa.filters
+
+        yield librosa
+
+
+@contextmanager
 def _imported(
     package: str, mocked: Sequence[str] = (), hollow: Sequence[str] = ()
 ) -> Iterator[None]:
