@@ -185,6 +185,22 @@ def test_published_sizes(name: str, sizes: dict[str, int], millions: float, tmp_
     assert ours(torch.empty(1, 30, 80, device="meta")).shape == (1, 1, 192)
 
 
+@pytest.mark.parametrize(("pad_to", "read"), [(0, 1), (1, 1), (8, 8), (16, 16)])
+def test_padding_of_a_nemo_archive(pad_to: int, read: int, tmp_path: Path) -> None:
+    """Without padding there still is the frame that NeMo masks."""
+    from toolkit_networks import NEMO_CONFIG
+
+    theirs = VARIANTS["nemo"].network(pad_to=pad_to)
+    config = NEMO_CONFIG.format(dilations=[1] * 5)
+    config = config.replace("  dither", f"  pad_to: {pad_to}\n  pad_value: 0.0\n  dither")
+    ours = earmark.load_checkpoint(write_nemo(tmp_path / "m.nemo", theirs.state_dict(), config))
+    assert isinstance(ours, EcapaTdnn)
+    assert ours.config.pad_to == read
+    for frames in (15, 16, 40):
+        feats = features(2, frames, seed=frames)
+        torch.testing.assert_close(ours(feats)[:, 0], theirs(feats), rtol=1e-4, atol=1e-5)
+
+
 def test_dilations_of_a_nemo_archive(tmp_path: Path) -> None:
     from toolkit_networks import NEMO_CONFIG
 

@@ -54,11 +54,13 @@ OpDesc op_desc(const py::dict& d, std::vector<py::array>& keep) {
   op.gate = text(d, "gate");
   op.bias = text(d, "bias");
   op.values = text(d, "values");
+  op.valid = text(d, "valid");
   op.quantization = text(d, "quantization");
   op.values_quantization = text(d, "values_quantization");
   for (const char* key : {"kernel", "stride", "dilation", "padding"}) {
     if (d.contains(key)) op.integers[key] = d[key].cast<std::vector<int>>();
   }
+  if (d.contains("pad_to")) op.integers["pad_to"] = {d["pad_to"].cast<int>()};
   for (const char* key : {"relu", "std", "unbiased"}) {
     if (d.contains(key)) op.integers[key] = {d[key].cast<bool>() ? 1 : 0};
   }

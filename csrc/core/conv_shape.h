@@ -16,10 +16,14 @@ struct Axis {
   int stride = 1;
   int dilation = 1;
   int padding = 0;
+  int pad_to = 0;  // zeros follow the input up to the next multiple of this above its size; 0: none
 
   EARMARK_MEMBER int reach() const { return dilation * (kernel - 1); }
   EARMARK_MEMBER int size_out(int size_in) const {
-    return (size_in + 2 * padding - reach() - 1) / stride + 1;
+    return (padded(size_in) + 2 * padding - reach() - 1) / stride + 1;
+  }
+  EARMARK_MEMBER int padded(int size_in) const {
+    return pad_to == 0 ? size_in : (size_in / pad_to + 1) * pad_to;
   }
 };
 
@@ -37,7 +41,7 @@ struct ConvShape {
   int size_out(const Axis& axis, int size_in, const char* name) const {
     EARMARK_CHECK(pad_mode == PadMode::kZero || size_in > axis.padding, "reflect padding of ",
                   axis.padding, " needs more than ", axis.padding, " ", name, ", got ", size_in);
-    EARMARK_CHECK(size_in + 2 * axis.padding > axis.reach(), "a kernel that spans ",
+    EARMARK_CHECK(axis.padded(size_in) + 2 * axis.padding > axis.reach(), "a kernel that spans ",
                   axis.reach() + 1, " ", name, " does not fit ", size_in, " with padding ",
                   axis.padding);
     return axis.size_out(size_in);

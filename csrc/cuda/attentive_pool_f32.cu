@@ -33,7 +33,7 @@ class Pooling {
         column_(static_cast<int>(threadIdx.x) % kChannels),
         row_(static_cast<int>(threadIdx.x) / kChannels),
         first_(call.frames.offsets[recording]),
-        length_(call.frames.offsets[recording + 1] - first_),
+        length_(call.frames.count(recording)),
         pwl_(shared.pieces.copy(call.softmax.pwl)) {}
 
   __device__ void run() {

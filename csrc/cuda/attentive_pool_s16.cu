@@ -31,7 +31,7 @@ class Pooling {
         recording_(recording),
         channel_(channel),
         first_(call.frames.offsets[recording]),
-        length_(static_cast<int>(call.frames.offsets[recording + 1] - first_)),
+        length_(call.frames.count(recording)),
         logits_(call.hidden, call.hidden_channels, first_, length_,
                 call.weights.weight + static_cast<int64_t>(channel) * call.weights.depth,
                 call.weights.depth, call.weights.planes,

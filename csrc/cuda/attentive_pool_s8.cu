@@ -33,7 +33,7 @@ class Pooling {
         recording_(recording),
         channel_(channel),
         first_(call.frames.offsets[recording]),
-        length_(static_cast<int>(call.frames.offsets[recording + 1] - first_)),
+        length_(call.frames.count(recording)),
         whole_values_(reinterpret_cast<uintptr_t>(call.values.data) % kChunk == 0 &&
                       call.values.stride % kChunk == 0),
         logits_({call.hidden}, call.hidden_channels, first_, length_,

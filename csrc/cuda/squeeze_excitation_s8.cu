@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kThreads)
   const int part = static_cast<int>(blockIdx.x) % parts;
   const int width = call.in.width;
   const int64_t first = static_cast<int64_t>(call.frames.offsets[recording]) * width;
-  const int64_t count = static_cast<int64_t>(call.frames.offsets[recording + 1]) * width - first;
+  const int64_t count = static_cast<int64_t>(call.frames.count(recording)) * width;
 
   for (int c = threadIdx.x; c < layout.squeezed; c += kThreads) sums[c] = 0;
   __syncthreads();

@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kThreads) stats_s8_kernel(const StatsS8 call, 
   const int first_channel = static_cast<int>(blockIdx.x) % blocks * kGroups * kCount;
   const int width = call.in.width;
   const int64_t first = static_cast<int64_t>(call.frames.offsets[recording]) * width;
-  const int64_t count = static_cast<int64_t>(call.frames.offsets[recording + 1]) * width - first;
+  const int64_t count = static_cast<int64_t>(call.frames.count(recording)) * width;
   for (int i = threadIdx.x; i < kGroups * kCount; i += kThreads) shared.s1[i] = shared.s2[i] = 0;
   __syncthreads();
 
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kFloatThreads) stats_f32_kernel(const StatsF32
   const int recording = static_cast<int>(blockIdx.y);
   if (channel >= call.channels) return;
   const int64_t first = static_cast<int64_t>(call.frames.offsets[recording]) * call.in.width;
-  const int64_t end = static_cast<int64_t>(call.frames.offsets[recording + 1]) * call.in.width;
+  const int64_t end = first + static_cast<int64_t>(call.frames.count(recording)) * call.in.width;
   double s1 = 0.0, s2 = 0.0;
 #pragma unroll 8  // so many reads are under way at once
   for (int64_t i = first; i < end; ++i) {

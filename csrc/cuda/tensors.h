@@ -18,6 +18,15 @@ struct Ragged {
   const int32_t* offsets = nullptr;  // device memory, [recordings + 1], offsets[0] = 0
   int recordings = 0;
   int rows = 0;  // offsets[recordings], for the host
+  // Of what is pooled over time: offsets of another tensor. As many of a recording's first
+  // positions count as it has there; null: all do.
+  const int32_t* counted = nullptr;
+
+  // Time positions of a recording that count.
+  EARMARK_MEMBER int count(int recording) const {
+    const int32_t* of = counted == nullptr ? offsets : counted;
+    return of[recording + 1] - of[recording];
+  }
 };
 
 // Channel c of position (row, w) is at data[(row * width + w) * stride + c]. A view of some

@@ -54,6 +54,10 @@ struct Walk {
   std::vector<AlignedBuffer<char>> thread_scratch;  // by thread, grown to what the ops asked for
 
   const Place& operator[](const Tensor& t) const { return places[t.id]; }
+  // Time positions of `t` that count.
+  int counted(const Tensor& t, const Tensor* valid) const {
+    return places[valid == nullptr ? t.id : valid->id].length;
+  }
   FoundQuantization found(const Tensor& t) const {
     const float* v = places[t.id].vector<float>();
     return {v[0], v[1], v[2]};
@@ -86,6 +90,10 @@ class Op {
   // Reads all frames of its inputs at once (attentive pooling), instead of range by range (stats,
   // frame ops).
   bool whole = false;
+
+  // Of an op that takes sums over time: as many of the first time positions count as this tensor
+  // has; null where all do.
+  const Tensor* valid = nullptr;
 
   // Time positions of an output of frames for an input of that many; throws if the input, of any op
   // that reads frames, is too short.

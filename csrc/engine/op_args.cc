@@ -176,6 +176,13 @@ const Tensor* OpArgs::found_quantization(const char* role, const std::string& na
   return name.empty() ? nullptr : &tensor(role, name, Kind::kVector, DType::kF32, kFoundSize);
 }
 
+const Tensor* OpArgs::valid() const {
+  if (desc_.valid.empty()) return nullptr;
+  const Tensor& t = find("valid", desc_.valid);
+  check(t.kind == Kind::kFrames, "valid '", t.name, "' must be frames");
+  return &t;
+}
+
 std::vector<int8_t> OpArgs::input_zero(const Tensor& in) const {
   if (!has("input_zero")) {
     return std::vector<int8_t>(in.channels, static_cast<int8_t>(in.zero_point));
@@ -243,6 +250,8 @@ ConvShape OpArgs::conv_shape(const Tensor& in, const Tensor& out) const {
   const std::string mode = word("pad_mode", "zero");
   check(mode == "zero" || mode == "reflect", "unknown pad_mode '", mode, "'");
   shape.pad_mode = mode == "reflect" ? PadMode::kReflect : PadMode::kZero;
+  shape.time.pad_to = integer("pad_to", 0, 0, 1, kLimit);
+  check(shape.time.pad_to == 0 || mode == "zero", "'pad_to' needs zero padding");
   shape.c_in = in.channels;
   shape.c_out = out.channels;
   check(shape.size_out(shape.width, in.width, "positions") == out.width, "output width is ",

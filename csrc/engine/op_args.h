@@ -64,6 +64,8 @@ class OpArgs {
   LineTable line_table(bool positive = false) const;
   // The vector of a quantization found at run time, by `range_f32`; null where none is named.
   const Tensor* found_quantization(const char* role, const std::string& name) const;
+  // The tensor whose time positions alone count; null where all do.
+  const Tensor* valid() const;
   // Zero point of each channel of `in`: the array `input_zero`, or the tensor's own.
   std::vector<int8_t> input_zero(const Tensor& in) const;
   // The same of an input of 8 or 16 bits, by plane of bytes, high and low; each as q, not q + 128.

@@ -58,9 +58,10 @@ struct OpDesc {
   std::string gate;                                  // add: vector of multipliers
   std::string bias;                                  // conv: vector of offsets
   std::string values;                                // attentive pooling: the pooled frames
+  std::string valid;                                 // pooling: frames of which so many count
   std::string quantization;                          // of `in`, where it is found at run time
   std::string values_quantization;                   // of `values`, likewise
-  std::map<std::string, std::vector<int>> integers;  // kernel, ..., relu, std, unbiased
+  std::map<std::string, std::vector<int>> integers;  // kernel, ..., pad_to, relu, std
   std::map<std::string, std::string> words;          // pad_mode, activation, softmax
   std::map<std::string, double> numbers;             // min_variance, added_variance
   std::map<std::string, ArrayView> arrays;

@@ -126,7 +126,12 @@ std::vector<int> Scheduler::lengths(int length_in) const {
       EARMARK_CHECK(lengths[t->base] == length, "op '", op->name, "' reads tensors of ", length,
                     " and ", lengths[t->base], " frames");
     }
-    const int length_out = op->length_out(length);
+    const int counted = op->valid == nullptr ? length : lengths[op->valid->base];
+    EARMARK_CHECK(counted >= 0, "op '", op->name, "' counts frames of '", op->valid->name,
+                  "', which no op before it wrote");
+    EARMARK_CHECK(counted <= length, "op '", op->name, "' counts ", counted, " of ", length,
+                  " frames");
+    const int length_out = op->length_out(counted);
     if (!is_frame_op(*op)) continue;
     int& out = lengths[op->out->base];
     EARMARK_CHECK(length_out <= kMaxFrames, "op '", op->name, "' makes ", length_out,

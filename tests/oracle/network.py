@@ -79,6 +79,16 @@ class Network:
     def zero_point(self, name: str) -> int:
         return int(self.tensors[name].get("zero_point", 0))
 
+    def counted(self, op: Op, role: str = "in") -> Array:
+        """The frames of an input that statistics count: as many as `valid` has, or all."""
+        x = self.read(op[role])
+        if "valid" not in op:
+            return x
+        count = len(self.read(op["valid"]))
+        if not 1 <= count <= len(x):
+            raise ValueError(f"{op['name']} counts {count} of {len(x)} frames")
+        return x[:count]
+
     def array(self, op: Op, role: str) -> Array:
         if role not in op["arrays"]:
             raise ValueError(f"{op['name']} has no array {role!r}")
@@ -139,7 +149,8 @@ class Network:
 
 
 def _geometry(op: Op) -> dict[str, Any]:
-    return {key: op[key] for key in ("stride", "dilation", "padding", "pad_mode") if key in op}
+    keys = ("stride", "dilation", "padding", "pad_mode", "pad_to")
+    return {key: op[key] for key in keys if key in op}
 
 
 def _kernel(net: Network, op: Op) -> Array:
@@ -262,13 +273,13 @@ def _statistics(op: Op) -> dict[str, Any]:
 
 
 def _stats_s8(net: Network, op: Op) -> Array:
-    x, zero = net.read(op["in"]), net.zero_point(op["in"])
+    x, zero = net.counted(op), net.zero_point(op["in"])
     return ops.stats_s8(x, zero, net.array(op, "multiplier"), **_statistics(op))
 
 
 def _stats_f32(net: Network, op: Op) -> Array:
     stats = ops.stats_exact if net.is_exact(op["in"]) else ops_f32.stats_f32
-    return stats(net.read(op["in"]), **_statistics(op))
+    return stats(net.counted(op), **_statistics(op))
 
 
 def _dense_s8(net: Network, op: Op) -> Array:
@@ -314,8 +325,8 @@ def _attentive_pool_s8(net: Network, op: Op) -> Array:
     else:
         scale = net.array(op, "value_multiplier")
     return ops.attentive_pool_s8(
-        net.read(op["in"]),
-        net.read(op["values"]),
+        net.counted(op),
+        net.counted(op, "values"),
         net.array(op, "weight"),
         net.input_zero(op),
         value_zero,
@@ -329,8 +340,8 @@ def _attentive_pool_s8(net: Network, op: Op) -> Array:
 
 def _attentive_pool_s16(net: Network, op: Op) -> Array:
     return ops_s16.attentive_pool_s16(
-        net.read(op["in"]),
-        net.read_f32(op["values"]),
+        net.counted(op),
+        ops.f32(net.counted(op, "values")),
         net.array(op, "weight"),
         net.input_zero(op),
         min_variance=op["min_variance"],
@@ -342,8 +353,8 @@ def _attentive_pool_s16(net: Network, op: Op) -> Array:
 
 def _attentive_pool_f32(net: Network, op: Op) -> Array:
     return ops_f32.attentive_pool_f32(
-        net.read(op["in"]),
-        net.read(op["values"]),
+        net.counted(op),
+        net.counted(op, "values"),
         net.array(op, "weight"),
         min_variance=op["min_variance"],
         softmax=op.get("softmax", "exact"),

@@ -99,7 +99,7 @@ def find_quantization(x: Array) -> Array:
 
 
 def source_index(
-    n: int, kernel: int, stride: int, dilation: int, padding: int, pad_mode: str
+    n: int, kernel: int, stride: int, dilation: int, padding: int, pad_mode: str, pad_to: int = 0
 ) -> Array:
     """The input index each output position and tap reads, `(n_out, kernel)`; -1 is zero padding."""
     if n < 1:
@@ -108,7 +108,10 @@ def source_index(
         raise ValueError(f"unknown pad_mode {pad_mode!r}")
     if pad_mode == "reflect" and n <= padding:
         raise ValueError(f"reflect padding {padding} needs more than {padding} frames, got {n}")
-    n_out = (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    if pad_to and pad_mode == "reflect":
+        raise ValueError("pad_to needs zero padding")
+    padded = (n // pad_to + 1) * pad_to if pad_to else n
+    n_out = (padded + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     if n_out < 1:
         raise ValueError(f"{n} frames are too few for kernel {kernel}, dilation {dilation}")
     index = np.arange(n_out)[:, None] * stride + np.arange(kernel) * dilation - padding
@@ -136,6 +139,7 @@ def convolve(
     dilation: Pair = 1,
     padding: Pair = 0,
     pad_mode: str = "zero",
+    pad_to: int = 0,
 ) -> Array:
     """float64 convolution of frames `(T, W, I)` with `(O, kt, kw, I)`; padding reads 0.
 
@@ -149,6 +153,7 @@ def convolve(
             _pair(dilation, 1)[axis],
             _pair(padding, 0)[axis],
             pad_mode,
+            pad_to if axis == 0 else 0,
         )
         for axis in (0, 1)
     )

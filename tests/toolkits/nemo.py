@@ -1,4 +1,5 @@
-"""NeMo's ECAPAEncoder and SpeakerDecoder (conv_asr.py, tdnn_attention.py)."""
+"""NeMo's ECAPAEncoder and SpeakerDecoder (conv_asr.py, tdnn_attention.py), on features that its
+preprocessor pads (features.py)."""
 
 from __future__ import annotations
 
@@ -29,8 +30,9 @@ class MaskedSEModule(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate: Tensor = self.se_layer(x.mean(dim=2, keepdim=True))
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        mean = torch.sum(x * mask, dim=2, keepdim=True) / mask.sum()
+        gate: Tensor = self.se_layer(mean)
         return gate * x
 
 
@@ -47,8 +49,8 @@ class TDNNSEModule(nn.Module):
         )
         self.se_layer = MaskedSEModule(width, squeezed)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.se_layer(self.group_tdnn_block(x))
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        y: Tensor = self.se_layer(self.group_tdnn_block(x), mask)
         return y + x
 
 
@@ -68,12 +70,14 @@ class ECAPAEncoder(nn.Module):
             self.layers.append(TDNNSEModule(width, groups, squeezed, 3, dilation))
         self.feature_agg = TDNNModule(3 * width, aggregated, 1, dilations[4])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        first, *blocks = self.layers
+        x = first(x)
         outputs = []
-        for layer in self.layers:
-            x = layer(x)
+        for block in blocks:
+            x = block(x, mask)
             outputs.append(x)
-        y: Tensor = self.feature_agg(torch.cat(outputs[1:], dim=1))
+        y: Tensor = self.feature_agg(torch.cat(outputs, dim=1))
         return y
 
 
@@ -90,11 +94,11 @@ class AttentivePoolLayer(nn.Module):
             TDNNModule(3 * channels, attention), nn.Tanh(), nn.Conv1d(attention, channels, 1)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        frames = x.shape[2]
-        mean, std = statistics(x, torch.full_like(x, 1 / frames))
-        context = [part.unsqueeze(2).repeat(1, 1, frames) for part in (mean, std)]
-        alpha = torch.softmax(self.attention_layer(torch.cat([x, *context], dim=1)), dim=2)
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        mean, std = statistics(x, mask / mask.sum())
+        context = [part.unsqueeze(2).repeat(1, 1, x.shape[2]) for part in (mean, std)]
+        attention = self.attention_layer(torch.cat([x, *context], dim=1))
+        alpha = torch.softmax(attention.masked_fill(mask == 0, -torch.inf), dim=2)
         return torch.cat(statistics(x, alpha), dim=1).unsqueeze(2)
 
 
@@ -111,8 +115,8 @@ class SpeakerDecoder(nn.Module):
         )
         self.final = nn.Linear(embedding, speakers, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.emb_layers[0](self._pooling(x))
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        y: Tensor = self.emb_layers[0](self._pooling(x, mask))
         return y.squeeze(-1)
 
 
@@ -129,11 +133,18 @@ class EcapaTdnn(nn.Module):
         attention: int = 128,
         embedding: int = 192,
         dilations: tuple[int, ...] = (1, 1, 1, 1, 1),
+        pad_to: int = 16,
     ) -> None:
         super().__init__()
+        self.pad_to = pad_to
         self.encoder = ECAPAEncoder(mels, width, aggregated, scale, squeezed, dilations)
         self.decoder = SpeakerDecoder(aggregated, attention, embedding)
 
     def forward(self, feats: Tensor) -> Tensor:
-        y: Tensor = self.decoder(self.encoder(feats.transpose(1, 2)))
+        frames = feats.shape[1]
+        x = torch.cat([feats.transpose(1, 2), feats.new_zeros(len(feats), feats.shape[2], 1)], 2)
+        if self.pad_to > 0 and x.shape[2] % self.pad_to:
+            x = nn.functional.pad(x, (0, self.pad_to - x.shape[2] % self.pad_to))
+        mask = (torch.arange(x.shape[2]) < frames).to(x)
+        y: Tensor = self.decoder(self.encoder(x, mask), mask)
         return y

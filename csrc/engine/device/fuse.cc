@@ -18,7 +18,7 @@ const T* as(const Ops& ops, size_t i) {
 
 bool same(const Axis& a, const Axis& b) {
   return a.kernel == b.kernel && a.stride == b.stride && a.dilation == b.dilation &&
-         a.padding == b.padding;
+         a.padding == b.padding && a.pad_to == b.pad_to;
 }
 bool same(const ConvShape& a, const ConvShape& b) {
   return same(a.time, b.time) && same(a.width, b.width) && a.pad_mode == b.pad_mode &&
@@ -158,7 +158,7 @@ bool plain(const ConvS8& conv) {
   return conv.out->dtype == DType::kS8 && conv.table == nullptr && conv.bias == nullptr &&
          conv.layer.quantization == nullptr && conv.in->width == 1 &&
          conv.shape.c_in == conv.shape.c_out && conv.shape.time.stride == 1 &&
-         conv.shape.time.padding * 2 == conv.shape.time.reach();
+         conv.shape.time.padding * 2 == conv.shape.time.reach() && conv.shape.time.pad_to == 0;
 }
 
 // The longest chain that begins at ops[begin]; `end` is behind it.
@@ -195,7 +195,7 @@ class SqueezeExcitation final : public DeviceOp {
         reduce_(reduce),
         hidden_(hidden),
         expand_(expand) {
-    reads = {mean.in};
+    reads = mean.reads;
     writes = {expand.out};
     for (const DeviceOp* op :
          std::initializer_list<const DeviceOp*>{&mean, &squeezed, &reduce, &hidden, &expand}) {
@@ -208,7 +208,7 @@ class SqueezeExcitation final : public DeviceOp {
     c.channels = mean_.in->channels;
     c.hidden_channels = reduce_.out->channels;
     c.in = walk.frames<const int8_t>(*mean_.in);
-    c.frames = walk.ragged(*mean_.in);
+    c.frames = walk.ragged(*mean_.in, mean_.valid);
     c.in_zero = mean_.in->zero_point;
     c.mean_multiplier = mean_.multiplier;
     c.squeezed = {squeezed_.multiplier, squeezed_.offset, squeezed_.out->zero_point};

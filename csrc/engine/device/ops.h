@@ -94,7 +94,7 @@ class StatsS8 final : public DeviceOp {
     return cuda::stats_s8(call(walk), walk.launch);
   }
 
-  const Tensor *in, *out;
+  const Tensor *in, *out, *valid;
   const float* multiplier;
   bool std;
   Variance variance;

@@ -127,10 +127,11 @@ DeviceOpPtr stats_f32(const OpArgs& args, const OpDesc& desc, const Op& host, Co
   const Tensor &in = args.find("in", desc.in), &out = *host.out;
   const bool std = args.flag("std");
   const Variance variance = std ? args.variance() : Variance{};
-  return call_op<cuda::stats_f32>(desc, [&in, &out, std, variance](const Walk& walk) {
+  const Tensor* valid = host.valid;
+  return call_op<cuda::stats_f32>(desc, [&in, &out, valid, std, variance](const Walk& walk) {
     return cuda::StatsF32{.channels = in.channels,
                           .in = walk.frames<const float>(in),
-                          .frames = walk.ragged(in),
+                          .frames = walk.ragged(in, valid),
                           .std = std,
                           .variance = variance,
                           .out = walk.vectors<float>(out)};
@@ -164,16 +165,17 @@ DeviceOpPtr attentive_pool_s8(const OpArgs& args, const OpDesc& desc, const Op& 
         upload(constants, args.floats("value_multiplier", shape.c_out), shape.c_out);
   }
   call.min_variance = args.min_variance();
-  return call_op<cuda::attentive_pool_s8>(desc,
-                                          [&hidden, &values, &out, found, call](const Walk& walk) {
-                                            cuda::AttentivePoolS8 c = call;
-                                            c.hidden = walk.frames<const int8_t>(hidden);
-                                            c.values = walk.frames<const int8_t>(values);
-                                            c.frames = walk.ragged(values);
-                                            c.found = walk.vectors(found);
-                                            c.out = walk.vectors<float>(out);
-                                            return c;
-                                          });
+  const Tensor* valid = host.valid;
+  return call_op<cuda::attentive_pool_s8>(
+      desc, [&hidden, &values, &out, valid, found, call](const Walk& walk) {
+        cuda::AttentivePoolS8 c = call;
+        c.hidden = walk.frames<const int8_t>(hidden);
+        c.values = walk.frames<const int8_t>(values);
+        c.frames = walk.ragged(values, valid);
+        c.found = walk.vectors(found);
+        c.out = walk.vectors<float>(out);
+        return c;
+      });
 }
 
 DeviceOpPtr attentive_pool_f32(const OpArgs& args, const OpDesc& desc, const Op& host,
@@ -192,14 +194,16 @@ DeviceOpPtr attentive_pool_f32(const OpArgs& args, const OpDesc& desc, const Op&
       upload(constants, args.epilogue(values.channels, DType::kF32).offset, values.channels);
   call.softmax = softmax_function(args, constants, false);
   call.min_variance = args.min_variance();
-  return call_op<cuda::attentive_pool_f32>(desc, [&hidden, &values, &out, call](const Walk& walk) {
-    cuda::AttentivePoolF32 c = call;
-    c.hidden = walk.frames<const float>(hidden);
-    c.values = walk.frames<const float>(values);
-    c.frames = walk.ragged(values);
-    c.out = walk.vectors<float>(out);
-    return c;
-  });
+  const Tensor* valid = host.valid;
+  return call_op<cuda::attentive_pool_f32>(desc,
+                                           [&hidden, &values, &out, valid, call](const Walk& walk) {
+                                             cuda::AttentivePoolF32 c = call;
+                                             c.hidden = walk.frames<const float>(hidden);
+                                             c.values = walk.frames<const float>(values);
+                                             c.frames = walk.ragged(values, valid);
+                                             c.out = walk.vectors<float>(out);
+                                             return c;
+                                           });
 }
 
 }  // namespace

@@ -82,14 +82,16 @@ DeviceOpPtr attentive_pool_s16(const OpArgs& args, const OpDesc& desc, const Op&
   call.offset = upload(constants, epilogue.offset, shape.c_out);
   call.softmax = softmax_function(args, constants, true);
   call.min_variance = args.min_variance();
-  return call_op<cuda::attentive_pool_s16>(desc, [&hidden, &values, &out, call](const Walk& walk) {
-    cuda::AttentivePoolS16 c = call;
-    c.hidden = walk.planes<const int8_t>(hidden);
-    c.values = walk.frames<const float>(values);
-    c.frames = walk.ragged(values);
-    c.out = walk.vectors<float>(out);
-    return c;
-  });
+  const Tensor* valid = host.valid;
+  return call_op<cuda::attentive_pool_s16>(desc,
+                                           [&hidden, &values, &out, valid, call](const Walk& walk) {
+                                             cuda::AttentivePoolS16 c = call;
+                                             c.hidden = walk.planes<const int8_t>(hidden);
+                                             c.values = walk.frames<const float>(values);
+                                             c.frames = walk.ragged(values, valid);
+                                             c.out = walk.vectors<float>(out);
+                                             return c;
+                                           });
 }
 
 }  // namespace

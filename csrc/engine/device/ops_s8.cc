@@ -62,6 +62,7 @@ namespace {
 void take_host(DeviceOp& op, const Op& host) {
   op.reads = host.frames_in;
   op.reads.insert(op.reads.end(), host.vectors_in.begin(), host.vectors_in.end());
+  if (host.valid != nullptr) op.reads.push_back(host.valid);
   op.writes = {host.out};
   op.host = {&host};
 }
@@ -196,6 +197,7 @@ StatsS8::StatsS8(const OpArgs& args, const OpDesc& desc, const Op& host, Constan
     : DeviceOp(desc.name, desc.op),
       in(&args.in(Kind::kFrames, DType::kS8)),
       out(host.out),
+      valid(host.valid),
       multiplier(upload(constants, args.floats("multiplier", in->channels), in->channels)),
       std(args.flag("std")),
       variance(std ? args.variance() : Variance{}) {
@@ -206,7 +208,7 @@ cuda::StatsS8 StatsS8::call(const Walk& walk) const {
   cuda::StatsS8 c;
   c.channels = in->channels;
   c.in = walk.frames<const int8_t>(*in);
-  c.frames = walk.ragged(*in);
+  c.frames = walk.ragged(*in, valid);
   c.zero = in->zero_point;
   c.multiplier = multiplier;
   c.std = std;

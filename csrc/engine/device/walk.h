@@ -65,6 +65,12 @@ struct Walk {
     return t == nullptr ? cuda::Vectors<const float>() : vectors<const float>(*t);
   }
   const cuda::Ragged& ragged(const Tensor& t) const { return places[t.id].frames; }
+  // Of which as many count as `valid` has; all where that is null.
+  cuda::Ragged ragged(const Tensor& t, const Tensor* valid) const {
+    cuda::Ragged frames = ragged(t);
+    if (valid != nullptr) frames.counted = ragged(*valid).offsets;
+    return frames;
+  }
 
   // From here on the base tensor and its views are in that memory.
   void bind(const Plan& plan, int base, char* memory) {

@@ -74,6 +74,7 @@ class AttentivePool : public Op {
     args.check(hidden_->width == 1 && values_->width == 1, "pooling is over time: width must be 1");
     out = &args.tensor("out", desc.out, Kind::kVector, DType::kF32, 2 * values_->channels);
     frames_in = {hidden_, values_};
+    valid = args.valid();
     whole = true;
     shape_.c_in = hidden_->channels;
     shape_.c_out = values_->channels;
@@ -82,7 +83,7 @@ class AttentivePool : public Op {
 
   int64_t weights() const override { return shape_.weights(); }
   int64_t uses_of_weights(const Walk& walk, Range) const override {
-    const int64_t rows = walk[*hidden_].length;
+    const int64_t rows = walk.counted(*hidden_, valid);
     // Only exp needs the maximum first.
     const bool twice = softmax_.kind == SoftmaxFunction::Kind::kExact && rows > kBlockRows;
     return twice ? 2 * rows : rows;
@@ -104,7 +105,7 @@ class AttentivePool : public Op {
   template <class Logits, class Body>
   void for_slices(Walk& walk, const Logits& source, const Body& body) const {
     const Place& x = walk[*values_];
-    const int rows = x.length;
+    const int rows = walk.counted(*values_, valid);
     const int block = std::min(rows, kBlockRows);
     const int width = source.packed().packing.panel, panels = source.packed().panels;
     const int count = kMaxPanel / width;  // a kernel that copies its rows does so once for them all

@@ -17,6 +17,7 @@ class MaxPool : public Windowed {
                " channels, expected ", in_->channels);
     args.check(shape_.time.dilation == 1 && shape_.width.dilation == 1, "'dilation' is not 1");
     args.check(shape_.pad_mode == PadMode::kZero, "'pad_mode' is reflect");
+    args.check(shape_.time.pad_to == 0, "'pad_to' is of convolutions");
     args.check(shape_.taps() <= kMaxTaps, "a window of ", shape_.taps(), " positions, at most ",
                kMaxTaps, " are allowed");
     args.check(dtype == DType::kF32 || in_->zero_point == out->zero_point, "zero points ",

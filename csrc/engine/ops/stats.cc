@@ -15,6 +15,7 @@ class Stats : public Op {
     std_ = args.flag("std");
     out = &args.tensor("out", desc.out, Kind::kVector, DType::kF32, in_->channels * (std_ ? 2 : 1));
     frames_in = {in_};
+    valid = args.valid();
     if (std_) variance_ = args.variance();
     args.check(std_ || !args.flag("unbiased"), "'unbiased' is of the standard deviation");
   }
@@ -36,7 +37,8 @@ class Stats : public Op {
     const Place& x = walk[*in_];
     const int channels = in_->channels;
     Sum* s1 = sums(walk);
-    const int rows = range.size() * x.width;
+    const int rows = (std::min(range.end, walk.counted(*in_, valid)) - range.begin) * x.width;
+    if (rows <= 0) return;
     walk.pool->parallel_for((channels + kChannelsPerUnit - 1) / kChannelsPerUnit,
                             [&](int unit, int) {
                               const int c = unit * kChannelsPerUnit;
@@ -47,8 +49,7 @@ class Stats : public Op {
   }
 
   void end(Walk& walk) const override {
-    const Place& x = walk[*in_];
-    const int64_t count = static_cast<int64_t>(x.length) * x.width;
+    const int64_t count = static_cast<int64_t>(walk.counted(*in_, valid)) * in_->width;
     const Sum* s1 = sums(walk);
     const Sum* s2 = s1 + in_->channels;
     auto* y = walk[*out].vector<float>();

@@ -23,6 +23,8 @@ Step = tuple[JSON, dict[str, Array]]
 
 # A table's slope is read this many entries to each side: its entries may be rounded.
 _TABLE_REACH = 8
+# Roles of what an op reads.
+_READ = ("in", "residual", "gate", "values", "valid", "bias", "quantization", "values_quantization")
 
 
 def answers(
@@ -53,8 +55,7 @@ def answers(
 
 def _remembered(network: PlanBuilder, op: JSON, read: Read) -> dict[str, Array]:
     """What an op reads, by role; copies, for later ops may write over it."""
-    roles = ("in", "residual", "gate", "values", "bias", "quantization", "values_quantization")
-    seen = {role: read(op[role]).copy() for role in roles if role in op}
+    seen = {role: read(op[role]).copy() for role in _READ if role in op}
     if "weight" in op["arrays"]:
         seen["centred"] = from_zero(network, op, read)
     return seen
@@ -244,7 +245,7 @@ def _max_pool(back: _Backwards, op: JSON, seen: dict[str, Array], given: Array) 
 
 def _stats(back: _Backwards, op: JSON, seen: dict[str, Array], given: Array) -> None:
     """stats_s8, stats_f32."""
-    x = seen["in"].astype(np.float32)
+    x = seen["in"][: _counted(seen)].astype(np.float32)
     flat = x.reshape(-1, x.shape[-1])
     channels = flat.shape[1]
     step = back.arrays(op)["multiplier"] if op["op"] == "stats_s8" else np.float32(1)
@@ -255,13 +256,25 @@ def _stats(back: _Backwards, op: JSON, seen: dict[str, Array], given: Array) -> 
         variance = np.maximum(flat.var(axis=0) * ratio, op["min_variance"])
         std = np.sqrt(variance + op.get("added_variance", 0.0))
         slope = slope + given[:, None, channels:] * step * (flat - mean) * (ratio / std)
-    back.add(op["in"], (slope / len(flat)).reshape(back.count, *x.shape))
+    back.add(op["in"], _of_all((slope / len(flat)).reshape(back.count, *x.shape), seen))
+
+
+def _counted(seen: dict[str, Array]) -> int:
+    """Frames that pooling counts."""
+    return len(seen.get("valid", seen["in"]))
+
+
+def _of_all(values: Array, seen: dict[str, Array]) -> Array:
+    """Derivatives (n, frames, ...) by the counted frames, and by the others, none."""
+    beyond = np.zeros((len(values), len(seen["in"]) - values.shape[1], *values.shape[2:]), "f4")
+    return np.concatenate([values, beyond], axis=1)
 
 
 def _attentive_pool(back: _Backwards, op: JSON, seen: dict[str, Array], given: Array) -> Found:
     """attentive_pool_s8; a softmax in pieces answers as the exact one does."""
     arrays = back.arrays(op)
-    hidden, x = seen["centred"], seen["values"].astype(np.float32)
+    count = _counted(seen)
+    hidden, x = seen["centred"][:count], seen["values"][:count].astype(np.float32)
     weight = arrays["weight"].astype(np.float32)
     least = op["min_variance"]
     if "values_quantization" in seen:
@@ -278,10 +291,10 @@ def _attentive_pool(back: _Backwards, op: JSON, seen: dict[str, Array], given: A
     std = np.sqrt(np.maximum((shares * moved * moved).sum(axis=0), least))
     by_mean, by_std = given[:, None, :channels] * value_step, given[:, None, channels:] * value_step
     # d std / d share of a frame, and d std / d x of it, but for the share.
-    back.add(op["values"], shares * (by_mean + by_std * moved / std))
+    back.add(op["values"], _of_all(shares * (by_mean + by_std * moved / std), seen))
     worth = by_mean * moved + by_std * moved * moved / (2 * std)
     sums = shares * (worth - (shares * worth).sum(axis=1, keepdims=True)) * arrays["multiplier"]
-    back.add(op["in"], sums @ weight)
+    back.add(op["in"], _of_all(sums @ weight, seen))
     return hidden, sums
 
 

@@ -95,6 +95,11 @@ class Graph:
         """[begin, end) of an axis; where negative, from its end."""
         return self.node("Slice", x, *(self.constant([n], np.int64) for n in (begin, end, axis)))
 
+    def first(self, x: str, count: str, axis: int) -> str:
+        """As many of an axis as a value [1] says."""
+        begin, axes = (self.constant([n], np.int64) for n in (0, axis))
+        return self.node("Slice", x, begin, count, axes)
+
     def join(self, parts: Sequence[str], axis: int = 1) -> str:
         """Side by side."""
         return self.node("Concat", *parts, axis=axis)

@@ -62,6 +62,14 @@ class Step:
         values = self.read(role)
         return self.graph.integers(values) if self.tensor(role)["dtype"] == "s8" else values
 
+    def frames(self, role: str) -> str:
+        """How many a tensor has, [1]."""
+        return self.graph.node("Shape", self.read(role), start=2, end=3)
+
+    def counted(self, x: str) -> str:
+        """Of values (batch, channels, time, ...), those that pooling counts."""
+        return self.graph.first(x, self.frames("valid"), 2) if "valid" in self.op else x
+
     def zero(self, role: str = "in") -> Array:
         """Zero point of each channel of an int8 tensor."""
         if role == "in" and "input_zero" in self.arrays:
@@ -149,7 +157,8 @@ def _spatial(step: Step) -> dict[str, list[int]]:
 def _padded(step: Step, x: str) -> str:
     """With the padding around it that the op asks for; int8 with its zero points."""
     padding = step.op.get("padding", [0, 0])[: step.axes() - 2]
-    if not any(padding):
+    multiple = step.op.get("pad_to", 0)
+    if not any(padding) and not multiple:
         return x
     if step.op.get("pad_mode") == "reflect":
         for axis, n in enumerate(padding, 2):
@@ -160,8 +169,18 @@ def _padded(step: Step, x: str) -> str:
         raise ValueError(
             f"layer {step.op['name']!r}: channels of several zero points cannot be padded"
         )
-    pads = step.graph.constant([0, 0, *padding] * 2, np.int64)
-    return step.graph.node("Pad", x, pads, step.graph.constant(zero.pop()), mode="constant")
+    behind = [padding[0] + multiple, *padding[1:]]
+    pads = step.graph.constant([0, 0, *padding, 0, 0, *behind], np.int64)
+    x = step.graph.node("Pad", x, pads, step.graph.constant(zero.pop()), mode="constant")
+    return step.graph.first(x, _padded_frames(step, multiple, padding[0]), 2) if multiple else x
+
+
+def _padded_frames(step: Step, multiple: int, padding: int) -> str:
+    """The next multiple above the frames of the input, and the padding at both ends."""
+    graph = step.graph
+    one, size, both = (graph.constant([n], np.int64) for n in (1, multiple, 2 * padding))
+    multiples = graph.node("Add", graph.node("Div", step.frames("in"), size), one)
+    return graph.node("Add", graph.node("Mul", multiples, size), both)
 
 
 def _conv_s8(step: Step) -> str:
@@ -237,7 +256,7 @@ def _stats(step: Step) -> str:
     graph = step.graph
     is_s8 = step.tensor()["dtype"] == "s8"
     x = step.centred() if is_s8 else step.read()
-    vector = _moments(step, x, None)
+    vector = _moments(step, step.counted(x), None)
     if not is_s8:
         return vector
     multiplier = np.broadcast_to(step.arrays["multiplier"], (step.tensor()["channels"],))
@@ -301,6 +320,7 @@ def _attentive_pool_f32(step: Step) -> str:
 def _pooled(step: Step, logits: str, x: str) -> str:
     """Mean and standard deviation of x, weighted by the softmax of logits over time."""
     graph = step.graph
+    logits, x = step.counted(logits), step.counted(x)
     kind = step.op.get("softmax", "exact")
     if kind == "exact":
         return _moments(step, x, graph.node("Softmax", logits, axis=2))

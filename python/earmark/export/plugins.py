@@ -64,7 +64,7 @@ def append_plugins(graph: Graph, plan: PlanBuilder) -> Views[str]:
             continue
         if gate is not None:
             fields = plugin_fields.squeeze_fields(plan, gate)
-            frames = values.read(gate[0]["in"])
+            frames = _counted(graph, gate[0], values, "in")
             values.write(gate[-1]["out"], _node(graph, "SqueezeExcitationS8", fields, frames))
             rest = rest[len(gate) :]
             continue
@@ -90,16 +90,23 @@ def _alone(graph: Graph, plan: PlanBuilder, op: JSON, values: Views[str]) -> str
         fields = plugin_fields.conv_fields(plan, op, [channels for channels, _ in parts])
         bias = [values.read(op["bias"])] if "bias" in op else []
         return _node(graph, "ConvS8", fields, *(value for _, value in parts), *bias)
-    inputs = [values.read(op["in"])]
     if op["op"] == "add_s8":
-        inputs.append(values.read(op["residual"]))
+        inputs = [values.read(op["in"]), values.read(op["residual"])]
         if "gate" in op:
             inputs.append(values.read(op["gate"]))
         return _node(graph, "AddS8", plugin_fields.add_fields(plan, op), *inputs)
     if op["op"] == "attentive_pool_s8":
-        inputs.append(values.read(op["values"]))
+        inputs = [_counted(graph, op, values, role) for role in ("in", "values")]
         return _node(graph, "AttentivePoolS8", plugin_fields.pool_fields(plan, op), *inputs)
     return None
+
+
+def _counted(graph: Graph, op: JSON, values: Views[str], role: str) -> str:
+    """Frames (batch, time, channels) that pooling counts."""
+    frames = values.read(op[role])
+    if "valid" not in op:
+        return frames
+    return graph.first(frames, graph.node("Shape", values.read(op["valid"]), start=1, end=2), 1)
 
 
 def _keeps_length(plan: PlanBuilder, op: JSON) -> bool:
@@ -107,6 +114,7 @@ def _keeps_length(plan: PlanBuilder, op: JSON) -> bool:
     return bool(
         plan.tensors[op["out"]]["dtype"] == "s8"
         and op.get("stride", [1])[0] == 1
+        and "pad_to" not in op
         and 2 * op.get("padding", [0])[0] == reach
     )
 

@@ -18,7 +18,12 @@ Config = TypeVar("Config", EcapaConfig, SoundResNetConfig)
 # Far beyond any network; what is larger is no network but a trap.
 _MAX_SIZE, _MAX_LAYERS = 1 << 16, 16
 # What is no number of channels, layers or frames; the network's own class knows the limits.
-_PLAIN = {"str": (str,), "bool": (bool,), "float": (float, int)}
+_PLAIN = {
+    "str": (str,),
+    "bool": (bool,),
+    "float": (float, int),
+    "int | None": (int, type(None)),
+}
 
 
 def described_family(path: Path) -> str | None:

@@ -52,6 +52,7 @@ TOOLKIT = Toolkit(
     dilations=(1, 1, 1, 1, 1),
     topology={
         "padding": "zero",
+        "pad_to": 16,
         "res2": "grouped",
         "se_norm": True,
         "context_floor": 1e-10,
@@ -81,7 +82,9 @@ _PREPROCESSOR = {
     "mag_power": 2.0,
     "mel_norm": "slaney",
     "frame_splicing": 1,
+    "pad_value": 0,
 }
+_MOST_PADDED = 1 << 10
 _SAME = (("n_fft", None), ("highfreq", 8000))
 
 
@@ -157,6 +160,11 @@ def _checked_recipe(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
             raise FormatError(
                 f"{path}: {_CONFIG}: preprocessor: {name} = {given[name]!r} is not supported"
             )
+    # Zeros go up to a multiple of this, and one frame at least: a centred transform has one more
+    # than counts. For 0 there is that one.
+    pad_to = features.get("pad_to", 16)
+    if type(pad_to) is not int or not 0 <= pad_to <= _MOST_PADDED:
+        raise FormatError(f"{path}: {_CONFIG}: preprocessor: pad_to = {pad_to!r} is not supported")
     pooling = part("decoder", "SpeakerDecoder").get("pool_mode")
     if pooling != "attention":
         raise FormatError(f"{path}: {_CONFIG}: decoder: pool_mode = {pooling!r} is not supported")
@@ -167,4 +175,4 @@ def _checked_recipe(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
         or not all(type(n) is int and 1 <= n <= 1 << 10 for n in dilations)
     ):
         raise FormatError(f"{path}: {_CONFIG}: encoder: dilations is {dilations!r}")
-    return {"dilations": tuple(dilations)}
+    return {"dilations": tuple(dilations), "pad_to": max(pad_to, 1)}

@@ -46,6 +46,8 @@ class _Lowering:
         self.state = state
         self.softmax, self.softmax_arrays = softmax
         self._first_convolved = 1 if config.res2 == "first" else 0  # chunk of a Res2 layer
+        # Frames beyond the features are convolved, not counted.
+        self._valid = None if config.pad_to is None else INPUT
         self.builder = PlanBuilder()
 
     def run(self) -> PlanBuilder:
@@ -149,7 +151,7 @@ class _Lowering:
         b = self.builder
         width = b.tensors[frames]["channels"]
         mean = b.tensor(f"{name}.mean", "vector", "f32", width)
-        b.op("stats_f32", f"{name}.stats", **{"in": frames}, out=mean, std=False)
+        b.op("stats_f32", f"{name}.stats", **{"in": frames}, out=mean, std=False, valid=self._valid)
         hidden = b.tensor(f"{name}.hidden", "vector", "f32", self.config.se_channels)
         gate = b.tensor(f"{name}.gate", "vector", "f32", width)
         norm = f"{name}.norm.norm" if self.config.se_norm else None
@@ -204,6 +206,7 @@ class _Lowering:
             },
             **{"in": hidden},
             values=frames,
+            valid=self._valid,
             out=pooled,
             softmax=self.softmax,
             min_variance=config.pooled_floor,
@@ -232,6 +235,7 @@ class _Lowering:
             "stats_f32",
             "asp.stats",
             **{"in": frames},
+            valid=self._valid,
             out=context,
             std=True,
             unbiased=config.context_unbiased or None,
@@ -288,6 +292,8 @@ class _Lowering:
                 "padding": [dilation * (kernel - 1) // 2, 0],
                 "pad_mode": self.config.padding,
             }
+        if source == INPUT and self.config.pad_to is not None:
+            same["pad_to"] = self.config.pad_to
         weight, rows = layer
         self.builder.op(
             "conv_f32",

@@ -10,6 +10,7 @@ __all__ = ["EcapaConfig", "SoundResNetConfig", "checked_labels"]
 
 _PADDINGS = ("reflect", "zero")
 _RES2 = ("first", "last", "grouped")
+_MOST_PADDED = 4096  # that the engine takes
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class EcapaConfig:
     field here, too:
 
     * ``padding``: of convolutions, "reflect" or "zero";
+    * ``pad_to``: convolutions go on beyond the features, over zeros, up to the next multiple of it
+      above their number of frames; means and pooling count the features' frames alone. None: they
+      end with the features;
     * ``res2``: the chunk of a Res2 layer that passes through, "first" or "last"; the others are
       convolved in a chain. "grouped": in place of that, one convolution of ``res2_scale`` groups;
     * ``accumulated``: a block's input is the sum of all outputs so far, not the last of them;
@@ -51,6 +55,7 @@ class EcapaConfig:
     se_channels: int = 128
     embedding: int = 192
     padding: str = "reflect"
+    pad_to: int | None = None
     res2: str = "first"
     accumulated: bool = False
     se_norm: bool = False
@@ -88,6 +93,11 @@ class EcapaConfig:
         for name, known in (("padding", _PADDINGS), ("res2", _RES2)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {known}")
+        if self.pad_to is not None:
+            if not 1 <= self.pad_to <= _MOST_PADDED:
+                raise ValueError(f"pad_to must be from 1 to {_MOST_PADDED}, got {self.pad_to}")
+            if self.padding != "zero":
+                raise ValueError(f"pad_to needs zero padding, got {self.padding!r}")
         for name in ("context_floor", "context_added", "pooled_floor"):
             # Written so that NaN is refused too.
             if not 0 <= getattr(self, name) <= 1:

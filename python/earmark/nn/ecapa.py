@@ -64,7 +64,8 @@ class EcapaTdnn(nn.Module):
 
         ``lengths`` (B,), in (0, 1], are the valid shares of T. As in SpeechBrain they mask the
         squeeze-excitation means and the pooling, not the convolutions, so that padded recordings
-        come out slightly different from the same recordings alone. Raises ValueError for another
+        come out slightly different from the same recordings alone. So do the zeros that
+        ``config.pad_to`` puts behind the features. Raises ValueError for another
         shape, fewer frames than ``config.min_frames``, or lengths out of range.
         """
         n_mels, min_frames = self.config.n_mels, self.config.min_frames
@@ -77,6 +78,8 @@ class EcapaTdnn(nn.Module):
         mask = None if lengths is None else _mask(lengths, feats)
         if mask is not None and self.config.context_unbiased and bool((mask.sum(dim=2) < 2).any()):
             raise ValueError(f"each recording needs 2 valid frames, got lengths {lengths}")
+        if self.config.pad_to is not None:
+            feats, mask = _padded(feats, mask, self.config.pad_to)
         x = self.blocks[0](feats.transpose(1, 2))
         outputs: list[Tensor] = []
         for block in self.blocks[1:]:
@@ -299,6 +302,15 @@ def _mean_and_variance(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted over time, each (B, C)."""
     mean = (weights * x).sum(dim=2)
     return mean, (weights * (x - mean[:, :, None]).square()).sum(dim=2)
+
+
+def _padded(feats: Tensor, mask: Tensor | None, multiple: int) -> tuple[Tensor, Tensor]:
+    """Zeros behind the features (B, T, n_mels), up to the next multiple above T, and the mask."""
+    frames = feats.shape[1]
+    added = multiple - frames % multiple
+    if mask is None:
+        mask = feats.new_ones((feats.shape[0], 1, frames))
+    return functional.pad(feats, (0, 0, 0, added)), functional.pad(mask, (0, added))
 
 
 def _mask(lengths: Tensor, feats: Tensor) -> Tensor:

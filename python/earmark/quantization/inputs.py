@@ -155,7 +155,9 @@ def sources(op: JSON, axis: int, kernel: int, size: int) -> tuple[Array, Array]:
     """Where each output of an axis reads, (outputs, kernel), and whether that is inside."""
     stride, dilation = op.get("stride", [1, 1])[axis], op.get("dilation", [1, 1])[axis]
     padding = op.get("padding", [0, 0])[axis]
-    outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    multiple = op.get("pad_to") if axis == 0 else None
+    padded = size + multiple - size % multiple if multiple else size
+    outputs = (padded + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     at = stride * np.arange(outputs)[:, None] + dilation * np.arange(kernel) - padding
     inside = np.ones_like(at, dtype=bool)
     if op.get("pad_mode") == "reflect":

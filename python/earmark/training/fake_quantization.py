@@ -165,6 +165,10 @@ class _Step:
     def read(self, role: str = "in") -> Tensor:
         return self._memory.read(self.op[role])
 
+    def counted(self, x: Tensor) -> Tensor:
+        """Of frames (batch, channels, time, ...), those that pooling counts."""
+        return x[:, :, : self.read("valid").shape[2]] if "valid" in self.op else x
+
     def array(self, role: str) -> Tensor:
         return self._module.array(self.op, role)
 
@@ -247,6 +251,8 @@ def _convolved(step: _Step, x: Tensor) -> Tensor:
     if op.get("pad_mode") == "reflect":
         x = functional.pad(x, [padding[1], padding[1], padding[0], padding[0]], mode="reflect")
         padding = [0, 0]
+    if "pad_to" in op:
+        x = functional.pad(x, [0, 0, 0, op["pad_to"] - x.shape[2] % op["pad_to"]])
     return functional.conv2d(
         x,
         weight,
@@ -307,6 +313,7 @@ def _max_pool(step: _Step) -> Tensor:
 
 
 def _statistics(step: _Step, x: Tensor) -> Tensor:
+    x = step.counted(x)
     mean = x.mean(dim=(2, 3))
     if not step.op.get("std"):
         return mean
@@ -338,6 +345,7 @@ def _dense_f32(step: _Step) -> Tensor:
 
 def _pooled(step: _Step, logits: Tensor, x: Tensor) -> Tensor:
     """Mean and standard deviation of x (batch, channels, time), weighted by the softmax."""
+    logits, x = step.counted(logits), step.counted(x)
     kind = step.op.get("softmax", "exact")
     if kind == "exact":
         weights = logits.softmax(dim=2)
