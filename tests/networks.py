@@ -18,6 +18,7 @@ from earmark.nn import EcapaTdnn, SoundResNet
 from earmark.nn.config import EcapaConfig, SoundResNetConfig
 from earmark.plan import PlanBuilder
 from earmark.quantization.calibration import calibrate
+from earmark.quantization.conditions import other_conditions
 from earmark.quantization.precision import PRECISIONS
 from earmark.quantization.quantizer import quantize_plan
 
@@ -62,6 +63,15 @@ def wave(seed: int, samples: int = 12_000) -> Array:
     rng = np.random.default_rng(seed)
     envelope = 0.05 + 0.1 * np.abs(np.sin(np.arange(samples) / (900 + 100 * seed)))
     return (rng.normal(size=samples) * envelope).astype(np.float32)
+
+
+def all_heard(waves: list[Array]) -> list[Array]:
+    """What calibration hears of recordings at 16 kHz."""
+    return [
+        heard
+        for index, item in enumerate(waves)
+        for heard in (item, *other_conditions(item, index, 16000))
+    ]
 
 
 def random_state(config: EcapaConfig, seed: int = 0) -> dict[str, Array]:

@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 import earmark
 from earmark import AudioError, modelfile
 from earmark.audio import read_audio
+from earmark.frontend import NemoFbank
 from earmark.metrics import cosine_score
 from earmark.nn import EcapaTdnn
+from earmark.plan import INPUT
 from earmark.quantization import LoweredNetwork
 from earmark.quantization.balance import round_balanced, to_nearest
+from earmark.quantization.conditions import other_conditions
 from earmark.quantization.observers import OBSERVERS
 from earmark.quantization.tensors import Quantization
 from earmark.quantization.weights import quantize_weights
 from earmark.quantized import QuantizedEcapa
-from networks import SMALL, random_features, random_state, torch_network
+from networks import SMALL, all_heard, random_features, random_state, torch_network
 from paths import CHECKPOINT, SHARED_DATA, dev_recordings, needs_data
 
 Array = NDArray[Any]
@@ -322,11 +325,44 @@ def test_observers_make_other_ranges(network: EcapaTdnn, waves: list[Array]) -> 
     assert (embeddings["minmax"] != embeddings["percentile"]).any()
 
 
+def test_other_conditions_of_a_recording() -> None:
+    wave = np.random.default_rng(0).normal(0, 0.1, 20001).astype(np.float32)
+    short, narrow = other_conditions(wave, 0, 16000)
+    np.testing.assert_array_equal(short, wave[:8000])
+    assert (narrow.dtype, narrow.shape) == (np.float32, wave.shape)
+    np.testing.assert_array_equal(narrow * 32768, np.round(narrow * 32768))
+    below, above = (
+        np.abs(np.fft.rfft(narrow)[band]).mean() / np.abs(np.fft.rfft(wave)[band]).mean()
+        for band in (slice(100, 4500), slice(5500, None))
+    )
+    assert below == pytest.approx(1, abs=0.01)
+    assert above < 0.01
+    assert [len(other_conditions(wave, index, 16000)) for index in range(9)] == [
+        *(2, 0, 0, 0, 1, 0, 0, 0, 2)
+    ]
+    assert len(other_conditions(wave[:8000], 0, 16000)) == 1
+    assert [len(w) for w in other_conditions(wave, 0, 8000)] == [4000]
+
+
+def test_ranges_hold_other_conditions_of_the_recordings(waves: list[Array]) -> None:
+    """Of features by band's deviation, too, which those of narrow band leave."""
+    net = EcapaTdnn(SMALL, NemoFbank(SMALL.n_mels), "nemo").eval()
+    lowered = LoweredNetwork(net)
+    lowered.calibrate(waves)
+    assert lowered.seen is not None
+    low, high = lowered.seen.range(INPUT)
+    features = [net.front_end(wave) for wave in all_heard(waves)]
+    assert low == min(item.min() for item in features)
+    assert high == max(item.max() for item in features)
+    alone = [net.front_end(wave) for wave in waves]
+    assert low < min(item.min() for item in alone)
+
+
 def test_the_file_tells_what_calibration_saw(
     network: EcapaTdnn, waves: list[Array], small: QuantizedEcapa
 ) -> None:
     info = small.embedder.info()
-    features = [network.front_end(wave) for wave in waves]
+    features = [network.front_end(wave) for wave in all_heard(waves)]
     assert info["calibration"] == {
         "observer": "minmax",
         "recordings": len(waves),
