@@ -1,8 +1,8 @@
 """What calibration hears beside the recordings: of some, what speech is elsewhere.
 
-Ranges are those of what was seen. A short recording's statistics go further than a long one's, and
-without anything above 4 kHz, as telephones leave it, features that are divided by each band's
-deviation do (docs/quantization.md has the figures).
+Ranges are those of what was seen. The statistics of half a second go further than those of a whole
+recording, as those of an unlike one do; and without anything above 4 kHz, as telephones leave it,
+features that are divided by each band's deviation do (docs/quantization.md has the figures).
 """
 
 from __future__ import annotations
