@@ -5,7 +5,8 @@
 The networks are those of ``recipes/families.py``, and the SpeechBrain checkpoint that they began
 from. Calibrated on 128 recordings of the training speakers, compared on all of the dev speakers:
 those of full band, and spoken digits recorded at 8 kHz, unlike any of the calibration. "int8,
-recordings alone" is without what calibration makes of them beside. Prints a table; writes ``benchmarks/results/families-trained.json``.
+recordings alone" is without what calibration makes of them beside. Prints a table; writes
+``benchmarks/results/families-trained.json``.
 """
 
 from __future__ import annotations
