@@ -70,7 +70,7 @@ def all_heard(waves: list[Array]) -> list[Array]:
     return [
         heard
         for index, item in enumerate(waves)
-        for heard in (item, *other_conditions(item, index, 16000))
+        for heard in (item, *other_conditions(item, index, len(waves), 16000))
     ]
 
 

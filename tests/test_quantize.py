@@ -327,7 +327,7 @@ def test_observers_make_other_ranges(network: EcapaTdnn, waves: list[Array]) -> 
 
 def test_other_conditions_of_a_recording() -> None:
     wave = np.random.default_rng(0).normal(0, 0.1, 20001).astype(np.float32)
-    short, narrow = other_conditions(wave, 0, 16000)
+    short, narrow = other_conditions(wave, 0, 9, 16000)
     np.testing.assert_array_equal(short, wave[:8000])
     assert (narrow.dtype, narrow.shape) == (np.float32, wave.shape)
     np.testing.assert_array_equal(narrow * 32768, np.round(narrow * 32768))
@@ -337,11 +337,13 @@ def test_other_conditions_of_a_recording() -> None:
     )
     assert below == pytest.approx(1, abs=0.01)
     assert above < 0.01
-    assert [len(other_conditions(wave, index, 16000)) for index in range(9)] == [
-        *(2, 0, 0, 0, 1, 0, 0, 0, 2)
-    ]
-    assert len(other_conditions(wave[:8000], 0, 16000)) == 1
-    assert [len(w) for w in other_conditions(wave, 0, 8000)] == [4000]
+    found = [len(other_conditions(wave, index, 9, 16000)) for index in range(9)]
+    assert found == [2, 0, 0, 0, 1, 0, 0, 0, 2]
+    for count, most in ((128, 48), (129, 41), (1000, 48)):
+        total = sum(len(other_conditions(wave, index, count, 16000)) for index in range(count))
+        assert total == most
+    assert len(other_conditions(wave[:8000], 0, 1, 16000)) == 1
+    assert [len(w) for w in other_conditions(wave, 0, 1, 8000)] == [4000]
 
 
 def test_ranges_hold_other_conditions_of_the_recordings(waves: list[Array]) -> None:

@@ -59,7 +59,7 @@ def quantize(
     * ``calibration``: waveforms at the network's sample rate or paths (each as ``Embedder.embed``
       takes it), of which a sound network sees the windows. What they show sets the range of every
       activation; only integer layers need them. A speaker network also hears the first half second
-      of every fourth, and every eighth as 8 kHz leave it.
+      of every fourth, and every eighth as 8 kHz leave it, of 32 and 16 at most.
     * ``scheme``: "int8", "int8-full" (its input and output are int8 too), "dynamic" (int8 weights,
       ranges found at run time), "float16" or "fp32".
     * ``precision``: layers with another precision than the scheme's, by name, leading part of a
@@ -152,18 +152,18 @@ class LoweredNetwork:
         rate = front_end.sample_rate_hz
         pieces = (
             (front_end(wave), list(map(front_end, _excerpts(wave, rate))) if compensated else [])
-            for recording in enumerate(_waves(self.net, items, progress))
-            for wave in self._heard(*recording)
+            for index, recording in enumerate(_waves(self.net, items, progress))
+            for wave in self._heard(recording, index, len(items))
         )
         self.seen = calibrate(self.plan, pieces, observer, compensated)
         self._recordings = len(items)
 
-    def _heard(self, index: int, wave: Array) -> list[Array]:
-        """What calibration hears of the index-th recording; of a sound network's window, itself."""
+    def _heard(self, wave: Array, index: int, count: int) -> list[Array]:
+        """What calibration hears of one of ``count`` recordings; of a sound's window, itself."""
         if "window" in self.net.description():
             return [wave]
         front_end, shortest = self.net.front_end, self.net.config.min_frames
-        others = other_conditions(wave, index, front_end.sample_rate_hz)
+        others = other_conditions(wave, index, count, front_end.sample_rate_hz)
         return [wave, *(w for w in others if front_end.frames(len(w)) >= shortest)]
 
     def precisions(self, scheme: str, precision: Mapping[str, str]) -> dict[str, Precision]:

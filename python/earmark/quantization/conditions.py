@@ -17,20 +17,28 @@ __all__ = ["other_conditions"]
 
 Array = NDArray[Any]
 
-_SHORT_EVERY, _SHORT_SECONDS = 4, 0.5
-_NARROW_EVERY, _NARROW_HZ = 8, 8000
+# Of every so manieth recording, and of so many at most: extremes of more would only widen ranges.
+_SHORT_EVERY, _SHORT_MOST, _SHORT_SECONDS = 4, 32, 0.5
+_NARROW_EVERY, _NARROW_MOST, _NARROW_HZ = 8, 16, 8000
 
 
-def other_conditions(wave: Array, index: int, rate: int) -> list[Array]:
-    """Of the index-th recording (samples,) at ``rate`` (Hz): of every fourth its first half second,
-    of every eighth the whole as 8 kHz and 16 bits leave it."""
+def other_conditions(wave: Array, index: int, count: int, rate: int) -> list[Array]:
+    """Of the index-th of ``count`` recordings, (samples,) at ``rate`` (Hz).
+
+    Of every fourth, at most 32, its first half second; of every eighth, at most 16, the whole as
+    8 kHz and 16 bits leave it.
+    """
     found = []
     samples = int(_SHORT_SECONDS * rate)
-    if index % _SHORT_EVERY == 0 and samples < len(wave):
+    if _chosen(index, count, _SHORT_EVERY, _SHORT_MOST) and samples < len(wave):
         found.append(wave[:samples])
-    if index % _NARROW_EVERY == 0 and rate > _NARROW_HZ:
+    if _chosen(index, count, _NARROW_EVERY, _NARROW_MOST) and rate > _NARROW_HZ:
         narrow = soxr.resample(soxr.resample(wave, rate, _NARROW_HZ), _NARROW_HZ, rate)
         # Resampling may lose or add a sample.
         narrow = np.pad(narrow, (0, max(0, len(wave) - len(narrow))))[: len(wave)]
         found.append((np.round(narrow * 32768) / 32768).astype(np.float32))
     return found
+
+
+def _chosen(index: int, count: int, every: int, most: int) -> bool:
+    return index % max(every, -(-count // most)) == 0
