@@ -31,7 +31,7 @@ TESTS = (
     "or (test_frontend and not torch and not native and not librosa and not recordings) "
     "or (test_cuda and not many and not torch) "
     "or (test_device_engine and (integer or parts or shapes or on_the_device or cpu_s_bits)) "
-    "or test_storage_streams"
+    "or test_storage_streams or (test_valid_frames and (bits or cannot))"
 )
 
 EXTENSIONS = ("_C", "_cuda_emulated", "_device_emulated")

@@ -39,9 +39,12 @@ class Random {
 
 // Of a convolution, along time or width.
 struct Geometry {
-  int kernel = 1, stride = 1, dilation = 1, padding = 0;
+  int kernel = 1, stride = 1, dilation = 1, padding = 0, pad_to = 0;
 
-  int out(int n) const { return (n + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1; }
+  int out(int n) const {
+    if (pad_to != 0) n = (n / pad_to + 1) * pad_to;
+    return (n + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+  }
 };
 
 struct Frames {
@@ -240,12 +243,18 @@ class RandomPlan {
     return out;
   }
 
+  // Now and then no more frames count than the input has.
+  std::string valid(const Frames& x) {
+    return input.length <= x.length && random_.one_in(2) ? input.name : "";
+  }
+
   std::string stats(const Frames& x) {
     const std::string out = unique("stats");
     tensor(out, earmark::Kind::kVector, DType::kF32, 2 * x.channels);
     OpDesc& o = op(suffixed("stats"), suffixed("stats"), x.name, out);
     o.integers["std"] = {1};
     o.numbers["min_variance"] = 0.01;
+    o.valid = valid(x);
     if (int8_) array(o, "multiplier", reals(x.channels, 0.02f));
     return out;
   }
@@ -321,7 +330,9 @@ class RandomPlan {
                   {"dilation", {time.dilation, width.dilation}},
                   {"padding", {time.padding, width.padding}},
                   {"relu", {random_.below(2)}}};
-    const bool reflect = time.padding < x.length && width.padding < x.width && random_.one_in(2);
+    if (time.pad_to != 0) o.integers["pad_to"] = {time.pad_to};
+    const bool reflect =
+        time.pad_to == 0 && time.padding < x.length && width.padding < x.width && random_.one_in(2);
     o.words["pad_mode"] = reflect ? "reflect" : "zero";
     const int entries = random_.pick({2, 16, 256, 1024});
     weights(o, {y.channels, time.kernel, width.kernel, x.channels},
@@ -341,7 +352,8 @@ class RandomPlan {
   // Parts side by side show whether a kernel writes past its channels: what stands there is read
   // later.
   Frames residual_layer(const Frames& x) {
-    const Geometry time = axis(x.length, random_.pick({1, 3, 5}));
+    Geometry time = axis(x.length, random_.pick({1, 3, 5}));
+    if (random_.one_in(4)) time.pad_to = random_.pick({1, 4, 16});
     const Geometry width = axis(x.width, x.width == 1 ? 1 : random_.pick({1, 3}));
     Frames y = {unique("y"), 0, width.out(x.width), time.out(x.length)};
     const int parts[] = {edge(), edge()};
@@ -415,6 +427,7 @@ class RandomPlan {
     o.values = values.copy;
     o.values_quantization = values.quantization;
     o.numbers["min_variance"] = 0.01;
+    o.valid = valid(x);
     const float root = std::sqrt(static_cast<float>(hidden.channels));
     if (!integer()) {
       array(o, "weight", reals(x.channels * hidden.channels, 3 / root),
