@@ -210,7 +210,7 @@ def test_nemo_archives(mode: str, nemo_state: State, tmp_path: Path) -> None:
         ("frame_splicing: 1", "pad_value: -1", "pad_value = -1 is not"),
         ("frame_splicing: 1", "pad_to: max", "pad_to = 'max' is not supported"),
         ("frame_splicing: 1", "pad_to: -1", "pad_to = -1 is not supported"),
-        ("frame_splicing: 1", "pad_to: 1025", "pad_to = 1025 is not supported"),
+        ("frame_splicing: 1", "pad_to: 4097", "pad_to must be from 1 to 4096, got 4097"),
         ("frame_splicing: 1", "pad_to: 16.0", "pad_to = 16.0 is not supported"),
         ("  sample_rate: 16000", "  sample_rate: 8000", "sample_rate = 8000"),
         ("AudioToMelSpectrogramPreprocessor", "AudioToMFCCPreprocessor", "expected AudioToMelSp"),

@@ -100,6 +100,10 @@ class Graph:
         begin, axes = (self.constant([n], np.int64) for n in (0, axis))
         return self.node("Slice", x, begin, count, axes)
 
+    def as_long_as(self, x: str, other: str, axis: int) -> str:
+        """As many of an axis as another value has."""
+        return self.first(x, self.node("Shape", other, start=axis, end=axis + 1), axis)
+
     def join(self, parts: Sequence[str], axis: int = 1) -> str:
         """Side by side."""
         return self.node("Concat", *parts, axis=axis)

@@ -62,13 +62,9 @@ class Step:
         values = self.read(role)
         return self.graph.integers(values) if self.tensor(role)["dtype"] == "s8" else values
 
-    def frames(self, role: str) -> str:
-        """How many a tensor has, [1]."""
-        return self.graph.node("Shape", self.read(role), start=2, end=3)
-
     def counted(self, x: str) -> str:
         """Of values (batch, channels, time, ...), those that pooling counts."""
-        return self.graph.first(x, self.frames("valid"), 2) if "valid" in self.op else x
+        return self.graph.as_long_as(x, self.read("valid"), 2) if "valid" in self.op else x
 
     def zero(self, role: str = "in") -> Array:
         """Zero point of each channel of an int8 tensor."""
@@ -179,7 +175,8 @@ def _padded_frames(step: Step, multiple: int, padding: int) -> str:
     """The next multiple above the frames of the input, and the padding at both ends."""
     graph = step.graph
     one, size, both = (graph.constant([n], np.int64) for n in (1, multiple, 2 * padding))
-    multiples = graph.node("Add", graph.node("Div", step.frames("in"), size), one)
+    frames = graph.node("Shape", step.read(), start=2, end=3)
+    multiples = graph.node("Add", graph.node("Div", frames, size), one)
     return graph.node("Add", graph.node("Mul", multiples, size), both)
 
 

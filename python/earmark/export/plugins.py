@@ -104,9 +104,7 @@ def _alone(graph: Graph, plan: PlanBuilder, op: JSON, values: Views[str]) -> str
 def _counted(graph: Graph, op: JSON, values: Views[str], role: str) -> str:
     """Frames (batch, time, channels) that pooling counts."""
     frames = values.read(op[role])
-    if "valid" not in op:
-        return frames
-    return graph.first(frames, graph.node("Shape", values.read(op["valid"]), start=1, end=2), 1)
+    return graph.as_long_as(frames, values.read(op["valid"]), 1) if "valid" in op else frames
 
 
 def _keeps_length(plan: PlanBuilder, op: JSON) -> bool:

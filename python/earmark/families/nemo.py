@@ -84,7 +84,6 @@ _PREPROCESSOR = {
     "frame_splicing": 1,
     "pad_value": 0,
 }
-_MOST_PADDED = 1 << 10
 _SAME = (("n_fft", None), ("highfreq", 8000))
 
 
@@ -163,7 +162,7 @@ def _checked_recipe(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
     # Zeros go up to a multiple of this, and one frame at least: a centred transform has one more
     # than counts. For 0 there is that one.
     pad_to = features.get("pad_to", 16)
-    if type(pad_to) is not int or not 0 <= pad_to <= _MOST_PADDED:
+    if type(pad_to) is not int or pad_to < 0:
         raise FormatError(f"{path}: {_CONFIG}: preprocessor: pad_to = {pad_to!r} is not supported")
     pooling = part("decoder", "SpeakerDecoder").get("pool_mode")
     if pooling != "attention":

@@ -24,9 +24,6 @@ class EcapaConfig:
     field here, too:
 
     * ``padding``: of convolutions, "reflect" or "zero";
-    * ``pad_to``: convolutions go on beyond the features, over zeros, up to the next multiple of it
-      above their number of frames; means and pooling count the features' frames alone. None: they
-      end with the features;
     * ``res2``: the chunk of a Res2 layer that passes through, "first" or "last"; the others are
       convolved in a chain. "grouped": in place of that, one convolution of ``res2_scale`` groups;
     * ``accumulated``: a block's input is the sum of all outputs so far, not the last of them;
@@ -37,7 +34,10 @@ class EcapaConfig:
       ``sqrt(max(variance, context_floor) + context_added)``, the variance divided by T - 1 where it
       is ``context_unbiased``;
     * ``pooled_floor``: the least variance of the pooled statistics;
-    * ``embedding_norm``: a BatchNorm behind the last layer.
+    * ``embedding_norm``: a BatchNorm behind the last layer;
+    * ``pad_to``: convolutions go on beyond the features, over zeros, up to the next multiple of it
+      above their number of frames; means and pooling count the features' frames alone. None: they
+      end with the features.
 
     Raises ValueError for numbers that fit no network.
 
@@ -55,7 +55,6 @@ class EcapaConfig:
     se_channels: int = 128
     embedding: int = 192
     padding: str = "reflect"
-    pad_to: int | None = None
     res2: str = "first"
     accumulated: bool = False
     se_norm: bool = False
@@ -67,6 +66,7 @@ class EcapaConfig:
     context_added: float = 0.0
     pooled_floor: float = 1e-12
     embedding_norm: bool = False
+    pad_to: int | None = None
 
     def __post_init__(self) -> None:
         layers = len(self.channels)

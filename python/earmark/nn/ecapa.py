@@ -64,9 +64,9 @@ class EcapaTdnn(nn.Module):
 
         ``lengths`` (B,), in (0, 1], are the valid shares of T. As in SpeechBrain they mask the
         squeeze-excitation means and the pooling, not the convolutions, so that padded recordings
-        come out slightly different from the same recordings alone. So do the zeros that
-        ``config.pad_to`` puts behind the features. Raises ValueError for another
-        shape, fewer frames than ``config.min_frames``, or lengths out of range.
+        come out slightly different from the same recordings alone. Zeros that ``config.pad_to``
+        asks for follow the features here, masked likewise. Raises ValueError for another shape,
+        fewer frames than ``config.min_frames``, or lengths out of range.
         """
         n_mels, min_frames = self.config.n_mels, self.config.min_frames
         if feats.ndim != 3 or feats.shape[2] != n_mels:

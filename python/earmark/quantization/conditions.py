@@ -17,7 +17,7 @@ __all__ = ["other_conditions"]
 
 Array = NDArray[Any]
 
-# Of every so manieth recording, and of so many at most: extremes of more would only widen ranges.
+# No more of them than these: extremes of ever more recordings would only widen ranges.
 _SHORT_EVERY, _SHORT_MOST, _SHORT_SECONDS = 4, 32, 0.5
 _NARROW_EVERY, _NARROW_MOST, _NARROW_HZ = 8, 16, 8000
 
